@@ -1,0 +1,25 @@
+# JupyterHub's configuration: a Python file, read at each start of the hub
+# (`systemctl restart jupyterhub`; running notebooks go on).
+#
+# All settings:  https://jupyterhub.readthedocs.io/en/stable/reference/config-reference.html
+# This package:  /usr/share/doc/jupyterhub/README.md.gz
+#
+# Not here, but in
+#   /etc/default/jupyterhub      address, log level, behaviour at upgrades
+#   /etc/sudoers.d/jupyterhub    who may log in and start a notebook server
+#   jupyterhub_config.d/*.py     your own settings: files of yours, read after
+#                                this one, that no upgrade asks questions about
+
+from debianized_jupyterhub import defaults
+
+c = get_config()  # noqa: F821 (given by JupyterHub)
+defaults.apply(c)  # the package's sockets, folders, authenticator and spawner
+
+# What users see after login: /lab, /tree (Notebook 7), or a file below their home.
+c.Spawner.default_url = "/lab"
+
+# Who may see the admin page (their group in the system, or their names).
+# c.PAMAuthenticator.admin_groups = {"sudo"}
+# c.Authenticator.admin_users = {"alice"}
+
+defaults.load_config_d(load_subconfig)  # noqa: F821 (given by JupyterHub)

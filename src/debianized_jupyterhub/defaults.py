@@ -1,0 +1,60 @@
+"""What the hub must know of this package: its sockets, folders and classes.
+
+/etc/jupyterhub/jupyterhub_config.py calls ``apply`` first, so that whatever a
+site writes there or in jupyterhub_config.d wins over these values.
+"""
+
+import os
+from pathlib import Path
+from urllib.parse import quote
+
+STATE = Path("/var/opt/jupyterhub")
+DEBIAN_JAVA = "/usr/lib/jvm/default-java"  # a link of Debian's default-jre-headless
+PROXY_API = "/run/jupyterhub-proxy/api.sock"
+
+
+def apply(c) -> None:
+    """Set the package's values in the configuration object `c` (traitlets.config.Config)."""
+    c.JupyterHub.bind_url = os.environ.get("JUPYTERHUB_BIND_URL", "http://127.0.0.1:8000/")
+    c.JupyterHub.db_url = f"sqlite:///{STATE}/jupyterhub.sqlite"
+    c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
+    c.JupyterHub.authenticator_class = "debianized_jupyterhub.authenticator.SudoersPAMAuthenticator"
+    c.JupyterHub.spawner_class = "debianized_jupyterhub.spawner.GateSpawner"
+    logo = config_dir() / "banner.png"
+    if logo.exists():
+        c.JupyterHub.logo_file = str(logo)
+
+    # Servers belong to their users' sessions and the proxy to its own service:
+    # neither ends with the hub.
+    c.JupyterHub.cleanup_servers = False
+    if os.path.isdir("/run/systemd/system"):
+        c.JupyterHub.cleanup_proxy = False
+        c.ConfigurableHTTPProxy.should_start = False
+        c.ConfigurableHTTPProxy.api_url = f"http+unix://{quote(PROXY_API, safe='')}"
+    else:
+        c.ConfigurableHTTPProxy.command = "/usr/libexec/jupyterhub/configurable-http-proxy"
+
+    c.PAMAuthenticator.service = "jupyterhub"
+    # The hub has no rights to open sessions: sudo does that, with its own PAM service.
+    c.PAMAuthenticator.open_sessions = False
+    # The hub's own environment is nobody else's business.
+    c.Spawner.env_keep = []
+    java = os.environ.get("JUPYTERHUB_JAVA_HOME") or DEBIAN_JAVA
+    if os.path.isdir(java):
+        c.Spawner.environment = {"JAVA_HOME": java}
+
+
+def config_dir() -> Path:
+    """Return the folder of the site's configuration."""
+    return Path(os.environ.get("JUPYTERHUB_CONFDIR", "/etc/jupyterhub"))
+
+
+def load_config_d(load_subconfig) -> None:
+    """Load jupyterhub_config.d/*.py in the order of their names.
+
+    `load_subconfig` is the function of that name that traitlets gives to a
+    configuration file. A file that cannot be parsed stops the hub with Python's
+    own message, which names file and line.
+    """
+    for path in sorted((config_dir() / "jupyterhub_config.d").glob("*.py")):
+        load_subconfig(str(path))

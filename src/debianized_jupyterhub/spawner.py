@@ -1,0 +1,134 @@
+"""Start single-user servers through sudo, without sudo below the hub."""
+
+import asyncio
+import time
+
+from jupyterhub.spawner import SpawnException
+from jupyterhub.utils import random_port
+from sudospawner import SudoSpawner
+
+from .gate import GateError, ask
+
+
+class GateSpawner(SudoSpawner):
+    """A SudoSpawner whose mediator is reached through the spawner gate.
+
+    The server it starts is no child of the hub, so it outlives the hub; what is
+    kept of it in the database is its process id and ``started``, the proof that
+    the process is still the one that was started.
+    """
+
+    started = ""
+    _watcher: asyncio.Task | None = None
+
+    def load_state(self, state: dict) -> None:
+        super().load_state(state)
+        self.started = state.get("started", "")
+
+    def get_state(self) -> dict:
+        state = super().get_state()
+        if self.pid:
+            state["started"] = self.started
+        return state
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        self.started = ""
+
+    def user_env(self, env: dict) -> dict:
+        """Leave home, shell and name to sudo and PAM, which know the account."""
+        return env
+
+    async def do(self, action: str, **request) -> dict:
+        """Put one request about this user to the gate; see gate.ask for errors."""
+        return await ask(action, user=self.user.name, **request)
+
+    async def start(self) -> tuple[str, int]:
+        """Start the server and return its address as soon as it listens.
+
+        Raises SpawnException, with words for the user's page and the log, where it
+        cannot be started or ends before it listens.
+        """
+        self.ip = self.ip or "127.0.0.1"
+        self.port = random_port()
+        try:
+            answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30)
+            self.pid, self.started = answer["pid"], answer["started"]
+            await self._wait_for_port()
+        except GateError as error:
+            raise SpawnException(str(error), reason="gate") from None
+        return self.ip, self.port
+
+    async def _wait_for_port(self) -> None:
+        """Return once the server accepts connections; raise GateError if it ends first.
+
+        JupyterHub would poll with a back-off that doubles and jitters; here one
+        user waits for one local port, and 20 ms cost next to nothing.
+        """
+        deadline = time.monotonic() + self.start_timeout
+        next_look = time.monotonic() + 0.5
+        while time.monotonic() < deadline:
+            try:
+                _, writer = await asyncio.open_connection(self.ip, self.port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+            if time.monotonic() > next_look:
+                if not await self._signal(0):
+                    raise GateError(
+                        "The notebook server ended while it started. Its messages are in the"
+                        f" journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
+                    )
+                next_look = time.monotonic() + 0.5
+        raise GateError(f"The notebook server does not listen after {self.start_timeout} s")
+
+    async def poll(self) -> int | None:
+        """Return None if the server runs, else 0.
+
+        A gate that does not answer proves nothing: in doubt the server runs, for
+        JupyterHub stops and forgets one that is said to be dead.
+        """
+        try:
+            return await super().poll()
+        except GateError as error:
+            self.log.error("Cannot see whether the server of %s runs: %s", self._log_name, error)
+            return None
+
+    def start_polling(self) -> None:
+        super().start_polling()
+        self._watcher = asyncio.ensure_future(self._watch())
+
+    def stop_polling(self) -> None:
+        super().stop_polling()
+        watcher, self._watcher = self._watcher, None
+        if watcher and watcher is not asyncio.current_task():
+            watcher.cancel()
+
+    async def _watch(self) -> None:
+        """Notice the end of the server when it happens, so that its user can start again at once.
+
+        The kernel closes a dead process's connections; polling would need half a
+        minute. An idle connection that the server closes for its age is made anew.
+        """
+        status = None
+        while status is None:
+            try:
+                reader, writer = await asyncio.open_connection(self.server.ip, self.server.port)
+                try:
+                    await reader.read()
+                finally:
+                    writer.close()
+            except OSError:
+                await asyncio.sleep(1)  # does not listen (yet, or any more)
+            status = await self.poll_and_notify()
+
+    async def _signal(self, sig: int) -> bool:
+        """Send `sig` to the server (0: only look); tell whether it was running."""
+        identity = {"pid": self.pid, "started": self.started}
+        if sig == 0:
+            answer = await self.do("poll", **identity)
+        else:
+            answer = await self.do("signal", signal=int(sig), **identity)
+        return answer["alive"]
