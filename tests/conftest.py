@@ -1,0 +1,34 @@
+"""What all tests share: where the sources are, which .deb is meant."""
+
+import os
+import pathlib
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption("--suite", default=os.environ.get("SUITE", "debian:trixie"), help="distribution:suite to test, as in debian/suites")
+    parser.addoption("--sit", action="store_true", help="after a failed test leave its machines up, and say how to enter them")
+
+
+@pytest.fixture(scope="session")
+def suite(pytestconfig):
+    """The row of debian/suites under test, as (suite, suffix of the version)."""
+    wanted = pytestconfig.getoption("suite")
+    for line in (TOP / "debian/suites").read_text().splitlines():
+        fields = line.split("#")[0].split()
+        if fields and fields[0] == wanted:
+            return wanted, fields[1]
+    raise pytest.UsageError(f"--suite {wanted}: no such row in debian/suites")
+
+
+@pytest.fixture(scope="session")
+def deb(suite):
+    """The newest .deb in dist/ that was built for the suite."""
+    name, suffix = suite
+    found = sorted((TOP / "dist").glob(f"jupyterhub_*{suffix}_*.deb"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise pytest.UsageError(f"no jupyterhub_*{suffix}_*.deb in dist/: run ./build.sh {name}")
+    return found[-1]

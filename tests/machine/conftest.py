@@ -1,0 +1,122 @@
+"""Machines as fixtures, the journal on failure, --sit. See docs/testing.md."""
+
+import contextlib
+import pathlib
+import signal
+import time
+
+import harness
+import pytest
+from hubclient import Hub
+
+SITE = pytest.StashKey[harness.Site]()
+SEEN = pytest.StashKey[dict]()
+JOURNAL_LINES = 100
+
+
+def pytest_configure(config):
+    def terminated(*_):
+        raise KeyboardInterrupt  # the way on which pytest tears everything down
+
+    signal.signal(signal.SIGTERM, terminated)
+
+
+@pytest.fixture(scope="session")
+def say(request):
+    """Tell the person who waits what takes its time."""
+    plugins = request.config.pluginmanager
+
+    def line(text):
+        with plugins.get_plugin("capturemanager").global_and_fixture_disabled():
+            print(f"\n# {text}", flush=True)
+
+    return line
+
+
+@pytest.fixture(scope="session")
+def site(request):
+    """The place where machines are made; at the end nothing of it may be left."""
+    site = harness.Site()
+    request.config.stash[SITE] = site
+    yield site
+    site.close()
+    site.check_clean()
+
+
+@pytest.fixture(scope="session")
+def base(suite, deb, say):
+    """Root of a server with everything in apt's cache that the package depends on."""
+    return harness.base_root(suite[0], deb, say)
+
+
+@pytest.fixture(scope="session")
+def installed(site, base, deb, say):
+    """The layers of a server on which `apt install ./jupyterhub_*.deb` was run."""
+    started = time.monotonic()
+    machine = site.machine("installed", base).boot()
+    machine.run("apt-get", "-qq", "-y", "install", machine.push(deb), timeout=300)
+    machine.sh("rm /root/*.deb; apt-get clean")
+    machine.power_off()
+    machine.unmount()
+    say(f"installed {deb.name} on a fresh server in {time.monotonic() - started:.0f} s")
+    return [machine.upper, base]
+
+
+@pytest.fixture(scope="module")
+def machine(request, site, installed):
+    """A booted machine with the package installed; the module's tests live in its network, where the hub is 127.0.0.1:8000."""
+    machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *installed).boot()
+    with machine.network():
+        yield machine
+    site.discard(machine)
+
+
+@pytest.fixture(scope="module")
+def bare_machine(request, site, base):
+    """A booted server without the package, for tests of installing and removing it."""
+    machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), base).boot()
+    with machine.network():
+        yield machine
+    site.discard(machine)
+
+
+@pytest.fixture(scope="module")
+def hub(machine):
+    """The hub of the module's machine, answering."""
+    hub = Hub()
+    harness.wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    return hub
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Attach the journals of the machines that are up to the report of a failure; with --sit, wait."""
+    report = yield
+    site = item.config.stash.get(SITE, None)
+    if not site or not report.failed:
+        return report
+    for machine in site.up():
+        try:
+            # The hub's own lines again: the proxy complains about each of our questions to a hub that is down.
+            journal = machine.journal("--boot", "--lines=60", "--output=short-precise", "-u", "jupyterhub")
+            journal += "\n...\n" + machine.journal("--boot", f"--lines={JOURNAL_LINES}", "--output=short-precise")
+        except (AssertionError, OSError) as error:
+            journal = f"unreadable: {error}"
+        if item.config.stash.setdefault(SEEN, {}).get(machine) != journal:  # a broken session fixture fails every test: say it once
+            item.config.stash[SEEN][machine] = journal
+            report.sections.append((f"journal of {machine.name}", journal))
+    if item.config.getoption("sit") and site.up():
+        _sit(item, report, site.up())
+    return report
+
+
+def _sit(item, report, machines):
+    """Show the failure and wait for Ctrl-C; then this was the last test."""
+    item.session.shouldstop = "--sit: stopped after the failure"
+    with item.config.pluginmanager.get_plugin("capturemanager").global_and_fixture_disabled():
+        print(f"\n{report.nodeid} failed in {report.when}:\n{report.longreprtext}\n")
+        for machine in machines:
+            print(machine.how_to_enter())
+        print("Ctrl-C ends the machines and the test run.", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.pause()

@@ -1,0 +1,249 @@
+"""JupyterHub as a browser sees it: pages, cookies and XSRF tokens, and kernels over their websocket.
+
+Everything goes to 127.0.0.1:8000, which is the machine's inside `with machine.network():`.
+"""
+
+import contextlib
+import html
+import json
+import re
+import threading
+import time
+import urllib.parse
+import uuid
+
+import requests
+import websocket
+
+BASE = "http://127.0.0.1:8000"
+
+
+class HubError(AssertionError):
+    """The hub or a server answered with an error; carries what the page tells the user."""
+
+    def __init__(self, response):
+        self.status, self.text = response.status_code, page_text(response)
+        super().__init__(f"{response.request.method} {response.url}: {self.status}: {self.text}")
+
+
+class KernelError(AssertionError):
+    """A cell raised an exception; the message is the traceback."""
+
+
+def page_text(response):
+    """Return the words of a page (or the message of a JSON answer), as a person reads them."""
+    with contextlib.suppress(ValueError):
+        return str(response.json().get("message", response.text))
+    main = re.sub(r"(?is)<(script|style|head|nav|noscript)\b.*?</\1>", " ", response.text)
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", main)).split())
+
+
+class Hub:
+    """The hub, seen by somebody who has not logged in."""
+
+    def __init__(self, base=BASE):
+        self.base = base
+
+    def answers(self):
+        """Is the hub there (not only its proxy)?"""
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.base}/hub/health", timeout=5).status_code == 200
+        return False
+
+    def login(self, user, password):
+        """Fill in the login form; return a HubUser, or raise HubError with what the page says."""
+        visitor = HubUser(self.base, user)
+        form = visitor.get("/hub/login")
+        data = {"username": user, "password": password, "_xsrf": visitor.xsrf("/hub/")}
+        assert 'name="_xsrf"' in form.text, "the login form has no XSRF field"
+        # Where the form leads to is the spawner: look at the login alone.
+        answer = visitor.request("POST", "/hub/login", params={"next": "/hub/home"}, data=data)
+        if "/hub/home" not in answer.url:
+            raise HubError(answer)
+        return visitor
+
+
+class HubUser:
+    """A browser with its cookies, logged in as `name`."""
+
+    def __init__(self, base, name):
+        self.base, self.name = base, name
+        self.session = requests.Session()
+        self.session.trust_env = False  # no proxy between us and the machine
+
+    @property
+    def prefix(self):
+        """Path of the user's server."""
+        return f"/user/{urllib.parse.quote(self.name, safe='@')}/"
+
+    def request(self, method, path, **options):
+        """Request a path, follow redirects, raise HubError for a status of 400 and above."""
+        response = self.session.request(method, urllib.parse.urljoin(self.base, path), timeout=options.pop("timeout", 60), **options)
+        if response.status_code >= 400:
+            raise HubError(response)
+        return response
+
+    def get(self, path, **options):
+        return self.request("GET", path, **options)
+
+    def xsrf(self, path):
+        """Return the XSRF token that pages below `path` send back."""
+        paths = {path, path.rstrip("/"), urllib.parse.quote(path)}
+        for cookie in self.session.cookies:
+            if cookie.name == "_xsrf" and cookie.path in paths:
+                return cookie.value
+        raise AssertionError(f"no XSRF cookie for {path} among {[(cookie.name, cookie.path) for cookie in self.session.cookies]}")
+
+    def hub_api(self, method, path, **options):
+        """Call the hub's REST API as its own pages do."""
+        self.get("/hub/home")
+        headers = {"X-XSRFToken": self.xsrf("/hub/"), "Referer": f"{self.base}/hub/home"}
+        return self.request(method, f"/hub/api{path}", headers=headers, **options)
+
+    def api(self, method, path, **options):
+        """Call the REST API of the user's own server."""
+        headers = {"X-XSRFToken": self.xsrf(self.prefix), "Referer": f"{self.base}{self.prefix}lab"}
+        return self.request(method, f"{self.prefix}api{path}", headers=headers, **options)
+
+    # The server
+
+    @property
+    def server_ready(self):
+        """Does the hub list the user's server as ready?"""
+        servers = self.hub_api("GET", f"/users/{urllib.parse.quote(self.name)}").json()["servers"]
+        return bool(servers.get("", {}).get("ready"))
+
+    def spawn(self, timeout=60):
+        """Start the server as "Start My Server" does, wait on the progress page, and open what it leads to (the returned response)."""
+        page = self.get("/hub/spawn")
+        if "/spawn-pending/" in page.url:
+            self._progress(timeout)
+        return self.get(self.prefix)
+
+    def _progress(self, timeout):
+        """Read the events of the "your server is starting up" page until it is ready; raise HubError when the spawn fails."""
+        path = f"/hub/api/users/{urllib.parse.quote(self.name)}/server/progress"
+        deadline = time.monotonic() + timeout
+        with self.get(path, params={"_xsrf": self.xsrf("/hub/")}, stream=True, headers={"Accept": "text/event-stream"}) as stream:
+            for line in stream.iter_lines(decode_unicode=True):
+                event = json.loads(line[len("data:") :]) if line.startswith("data:") else {}
+                if event.get("ready"):
+                    return
+                if event.get("failed"):
+                    stream.status_code, stream._content = 500, json.dumps(event).encode()
+                    raise HubError(stream)
+                if time.monotonic() > deadline:
+                    raise AssertionError(f"the server of {self.name} was not ready within {timeout} s, last: {event}")
+        raise AssertionError(f"the hub closed the progress of {self.name}'s server without saying ready")
+
+    def stop(self, timeout=30):
+        """Stop the server, as the home page's button does; return when it is gone."""
+        self.hub_api("DELETE", f"/users/{urllib.parse.quote(self.name)}/server")
+        deadline = time.monotonic() + timeout
+        while self.hub_api("GET", f"/users/{urllib.parse.quote(self.name)}").json()["servers"]:
+            assert time.monotonic() < deadline, f"the server of {self.name} did not stop within {timeout} s"
+            time.sleep(0.1)
+
+    def kernel(self, name="python3"):
+        """Start a kernel on the user's server and connect to it."""
+        return Kernel(self, self.api("POST", "/kernels", json={"name": name}).json()["id"])
+
+
+class Kernel:
+    """A running kernel, and the websocket that JupyterLab would have to it."""
+
+    def __init__(self, user, id):
+        self.user, self.id, self.session_id = user, id, uuid.uuid4().hex
+        self.connect()
+
+    def connect(self):
+        """Open the websocket; also to connect again."""
+        path = f"{self.user.prefix}api/kernels/{self.id}/channels?session_id={self.session_id}"
+        request = requests.Request("GET", f"{self.user.base}{path}")
+        cookies = self.user.session.prepare_request(request).headers.get("Cookie", "")
+        self.socket = websocket.create_connection(
+            f"{self.user.base.replace('http', 'ws', 1)}{path}",
+            cookie=cookies,
+            origin=self.user.base,
+            header={"X-XSRFToken": self.user.xsrf(self.user.prefix)},
+            timeout=60,
+        )
+
+    def execute(self, code, timeout=60):
+        """Run a cell; return what it prints and its result, as text. Raises KernelError, or what the websocket raises if it breaks."""
+        header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": self.session_id, "username": "", "version": "5.3"}
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+        message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
+        self.socket.settimeout(timeout)
+        self.socket.send(json.dumps(message))
+        output, error = [], None
+        while True:
+            frame = self.socket.recv()
+            answer = json.loads(frame) if isinstance(frame, str) else {}  # binary frames carry buffers, of widgets
+            if answer.get("parent_header", {}).get("msg_id") != header["msg_id"] or answer["channel"] != "iopub":
+                continue
+            kind, content = answer["msg_type"], answer["content"]
+            if kind == "stream":
+                output.append(content["text"])
+            elif kind in ("execute_result", "display_data"):
+                output.append(content["data"].get("text/plain", ""))
+            elif kind == "error":
+                error = KernelError(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(content["traceback"])))
+            elif kind == "status" and content["execution_state"] == "idle":
+                if error:
+                    raise error
+                return "".join(output).strip()
+
+    def close(self):
+        """Close the websocket; the kernel goes on."""
+        self.socket.close()
+
+    def shutdown(self):
+        """Close the websocket and end the kernel."""
+        self.close()
+        self.user.api("DELETE", f"/kernels/{self.id}")
+
+
+class Prober:
+    """Asks for one path every 50 ms in the background: what does a user notice while something restarts?
+
+        with Prober(user, "/user/alice/api/status") as probe:
+            machine.sh("systemctl restart jupyterhub")
+        assert probe.failures == [] and probe.longest_gap < 2.5
+
+    Every request is a new connection with the user's cookies, and follows no redirect: only status 200 is a success.
+    """
+
+    def __init__(self, user, path, every=0.05):
+        self.url, self.every = f"{user.base}{path}", every
+        self._cookie = user.session.prepare_request(requests.Request("GET", self.url)).headers.get("Cookie", "")
+        self.requests, self.failures, self.longest_gap = 0, [], 0.0
+        self._stop = threading.Event()
+
+    def __enter__(self):
+        self._thread = threading.Thread(target=self._probe, daemon=True)  # a new thread inherits the network of its maker
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exception):
+        self._stop.set()
+        self._thread.join()
+        assert self.requests, f"nothing was asked of {self.url}"
+
+    def _probe(self):
+        last_success = time.monotonic()
+        while not self._stop.is_set():
+            started = time.monotonic()
+            try:
+                answer = requests.get(self.url, headers={"Cookie": self._cookie}, allow_redirects=False, timeout=10)
+                failure = None if answer.status_code == 200 else f"status {answer.status_code}"
+            except requests.RequestException as error:
+                failure = str(error)
+            self.requests += 1
+            now = time.monotonic()
+            self.longest_gap = max(self.longest_gap, now - last_success)  # seconds without a success, until now
+            if failure:
+                self.failures.append(failure)
+            else:
+                last_success = now
+            self._stop.wait(max(0, self.every - (time.monotonic() - started)))

@@ -1,0 +1,124 @@
+"""systemctl, journalctl and the settings do what an administrator expects."""
+
+import socket
+
+import pytest
+import requests
+from harness import wait_for
+from hubclient import BASE
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"not much of a picture"
+
+
+def restart(machine, hub, unit="jupyterhub"):
+    machine.run("systemctl", "restart", unit)
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def answers(address, port=8000):
+    try:
+        socket.create_connection((address, port), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_status(machine, hub):
+    assert "Active: active (running)" in machine.sh("systemctl status --no-pager jupyterhub")
+
+
+def test_stop_and_start(machine, hub):
+    machine.run("systemctl", "stop", "jupyterhub")
+    assert machine.run("systemctl", "status", "jupyterhub", check=False).returncode == 3  # LSB: not running
+    assert not hub.answers()
+    assert machine.sh("pgrep -u jupyterhub || true") == ""
+    machine.run("systemctl", "start", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def test_start_brings_up_all_of_it(machine, hub):
+    machine.sh("systemctl stop jupyterhub jupyterhub-proxy jupyterhub-spawner.socket")
+    assert not answers("127.0.0.1")
+    machine.run("systemctl", "start", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    assert machine.sh("systemctl is-active jupyterhub-proxy jupyterhub-spawner.socket").split() == ["active", "active"]
+
+
+def test_restart(machine, hub):
+    before = machine.pid_of("jupyterhub")
+    restart(machine, hub)
+    assert machine.pid_of("jupyterhub") not in (0, before)
+
+
+def test_journal_has_the_hubs_log(machine, hub):
+    assert "JupyterHub is now running" in machine.journal("-u", "jupyterhub")
+
+
+@pytest.mark.parametrize("unit, user", [("jupyterhub", "jupyterhub"), ("jupyterhub-proxy", "jupyterhub-proxy")])
+def test_runs_as_its_user_never_as_root(machine, hub, unit, user):
+    group = machine.property(unit, "ControlGroup")
+    users = machine.sh(f"ps -o user:32= -p $(paste -sd, /sys/fs/cgroup{group}/cgroup.procs)").split()
+    assert set(users) == {user}
+
+
+def test_listens_on_loopback_only(machine, hub):
+    lines = machine.sh("ss -Hltnp").splitlines()
+    ours = [line.split()[3] for line in lines if "sshd" not in line]
+    assert {"127.0.0.1:8000", "127.0.0.1:8081"} <= set(ours)
+    assert all(address.startswith(("127.0.0.1:", "[::1]:")) for address in ours), ours
+
+
+def test_one_line_opens_it_to_the_network(machine, hub):
+    """127.0.0.2 is an address of the machine that a service on 127.0.0.1 alone does not answer at."""
+    assert not answers("127.0.0.2")
+    machine.sh("sed -i 's,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=http://0.0.0.0:8000/,' /etc/default/jupyterhub")
+    restart(machine, hub, "jupyterhub-proxy")
+    assert answers("127.0.0.2")
+    assert not answers("127.0.0.2", 8081)  # the hub's own port stays private
+
+
+def test_banner_replaces_the_logo(machine, hub, tmp_path):
+    upstream = requests.get(f"{BASE}/hub/logo", timeout=10).content
+    assert upstream.startswith(b"\x89PNG") and upstream != PNG
+    banner = tmp_path / "banner.png"
+    banner.write_bytes(PNG)
+    machine.push(banner, "/etc/jupyterhub")
+    restart(machine, hub)
+    assert requests.get(f"{BASE}/hub/logo", timeout=10).content == PNG
+    assert machine.sh("dpkg --verify jupyterhub | grep -v /etc/default/jupyterhub || true") == ""
+
+
+def test_config_d_is_loaded_in_order(machine, hub):
+    for name, words in (("20-second.py", "the second word"), ("10-first.py", "the first word")):
+        machine.write(f"/etc/jupyterhub/jupyterhub_config.d/{name}", f'c = get_config()\nc.JupyterHub.template_vars = {{"announcement": "{words}"}}\n')
+    restart(machine, hub)
+    page = requests.get(f"{BASE}/hub/login", timeout=10).text
+    assert "the second word" in page and "the first word" not in page
+
+
+def test_broken_config_is_named(machine, hub):
+    """A syntax error stops the hub, and its journal says in which file; mended, it starts."""
+    machine.write("/etc/jupyterhub/jupyterhub_config.d/30-broken.py", "c = (\n")
+    machine.run("systemctl", "restart", "jupyterhub", check=False)
+    wait_for(lambda: "30-broken.py" in machine.journal("-u", "jupyterhub"), "the journal names the file")
+    assert not hub.answers()
+    machine.sh("rm /etc/jupyterhub/jupyterhub_config.d/30-broken.py; systemctl reset-failed jupyterhub || true")
+    restart(machine, hub)
+
+
+def test_taken_port_is_named(machine, hub):
+    """Somebody else on port 8000: the journal says so, and what to do; once they are gone, a start is enough."""
+    machine.sh("systemctl stop jupyterhub jupyterhub-proxy")
+    machine.sh("systemd-run --quiet --unit=squatter /opt/venvs/jupyterhub/bin/python -m http.server --bind 127.0.0.1 8000")
+    wait_for(lambda: answers("127.0.0.1"), "the port is taken")
+    assert machine.run("systemctl", "start", "jupyterhub-proxy", check=False).returncode != 0
+    assert "port 8000" in machine.journal("-u", "jupyterhub-proxy", "-n", "50")
+    machine.sh("systemctl stop squatter; systemctl reset-failed; systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def test_comes_up_after_a_power_cut(machine, hub):
+    machine.kill()
+    machine.boot()
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    assert machine.sh("systemctl --failed --no-legend --plain") == ""

@@ -1,0 +1,145 @@
+"""What can be wrong with a machine or an account: said on the page within 5 s, in the journal too, and nobody else is affected."""
+
+import contextlib
+import re
+import time
+
+import pytest
+from harness import wait_for
+from hubclient import HubError
+
+# fault: (how to make it, how to mend it, what the page says)
+FAULTS = {
+    "spawner socket not listening": (
+        "systemctl stop jupyterhub-spawner.socket 'jupyterhub-spawner@*'",
+        "systemctl start jupyterhub-spawner.socket",
+        "systemctl start jupyterhub-spawner.socket",
+    ),
+    "sudoers edited into nonsense": (
+        "cp -a /etc/sudoers.d/jupyterhub /root/; echo 'let me = in' >/etc/sudoers.d/jupyterhub",
+        "cp -a /root/jupyterhub /etc/sudoers.d/",
+        "sudo did not start a server for alice: .*/etc/sudoers.d/jupyterhub",
+    ),
+    "pam_systemd missing": (
+        "mv /usr/lib/*/security/pam_systemd.so /root/",
+        "mv /root/pam_systemd.so $(dirname /usr/lib/*/security/pam_unix.so)/",
+        "sudo did not start a server for alice: .*Module is unknown",
+    ),
+    "home missing, and not to be made": (
+        "sed -i 's,:/home/alice:,:/proc/homes/alice:,' /etc/passwd",
+        "sed -i 's,:/proc/homes/alice:,:/home/alice:,' /etc/passwd",
+        "The home folder /proc/homes/alice cannot be written to .*: create it",
+    ),
+    "home of somebody else": (
+        "chown root: ~alice; chmod 755 ~alice",
+        "chown alice: ~alice",
+        "The home folder /home/alice cannot be written to .*: give it to the user",
+    ),
+    "home full": (
+        "mount -t tmpfs -o size=64k,uid=$(id -u alice) tmpfs ~alice; cat /dev/zero >~alice/fill || true",
+        "umount ~alice",
+        "The home folder /home/alice cannot be written to .*: free space",
+    ),
+    "/run full": (
+        "mount -o remount,size=$(df --output=used -k /run | tail -n 1 | tr -d ' ')k /run; cat /dev/zero >/run/fill || true",
+        "rm /run/fill; mount -o remount,size=200m /run",
+        "sudo|logind|runtime folder|spawner",
+    ),
+    "user removed while logged in": (
+        "cp -a /etc/passwd /etc/shadow /root/; sed -i /^alice:/d /etc/passwd /etc/shadow",
+        "cp -a /root/passwd /root/shadow /etc/",
+        "sudo did not start a server for alice: .*unknown user",
+    ),
+    "package half gone": (
+        "mv /opt/venvs/jupyterhub-servers/current/bin/jupyterhub-singleuser /root/",
+        "mv /root/jupyterhub-singleuser /opt/venvs/jupyterhub-servers/current/bin/",
+        "jupyterhub-singleuser is missing: reinstall the package jupyterhub",
+    ),
+    "server that ends while it starts": (
+        "mkdir -p ~alice/.jupyter; echo 'raise SystemExit(1)' >~alice/.jupyter/jupyter_server_config.py",
+        "rm -r ~alice/.jupyter",
+        "ended while it started.*journalctl -t jupyterhub-singleuser",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def bob(machine, hub):
+    """Somebody else, whose server runs all the time."""
+    machine.add_user("bob")
+    user = hub.login("bob", "secret")
+    user.spawn()
+    return user
+
+
+@pytest.fixture(scope="module")
+def alice(machine, hub):
+    machine.add_user("alice")
+    return hub.login("alice", "secret")
+
+
+@contextlib.contextmanager
+def fault(machine, make, mend):
+    machine.sh(make)
+    try:
+        yield
+    finally:
+        machine.sh(mend)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_fault_is_named(machine, hub, alice, bob, name):
+    make, mend, message = FAULTS[name]
+    pid = machine.pid_of("jupyterhub")
+    with fault(machine, make, mend):
+        started = time.monotonic()
+        with pytest.raises(HubError, match=f"(?s){message}"):
+            alice.spawn()
+        assert time.monotonic() - started < 5
+        assert bob.api("GET", "/status").status_code == 200
+    assert machine.pid_of("jupyterhub") == pid, "the hub did not live through it"
+    assert re.search(message, machine.journal("-u", "jupyterhub", "--since", "-10s"))
+    alice.spawn()  # mended, it works
+    alice.stop()
+
+
+def test_kill_user_processes_does_not_end_servers(machine, hub, alice):
+    """The session is open for as long as the server lives, so logind has nothing to kill."""
+    machine.write("/etc/systemd/logind.conf.d/kill.conf", "[Login]\nKillUserProcesses=yes\n")
+    machine.sh("systemctl restart systemd-logind")
+    alice.spawn()
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    assert alice.api("GET", "/status").status_code == 200
+    alice.stop()
+    machine.sh("rm /etc/systemd/logind.conf.d/kill.conf; systemctl restart systemd-logind")
+
+
+@pytest.mark.parametrize("name", ["first.last", "user@example.org", "Anna", "u" * 32, "_under-score"])
+def test_unusual_names(machine, hub, name):
+    machine.sh(f"useradd --badname --create-home --groups users --shell /bin/bash '{name}'; echo '{name}:secret' | chpasswd")
+    user = hub.login(name, "secret")
+    user.spawn()
+    kernel = user.kernel()
+    assert kernel.execute("import getpass; print(getpass.getuser())") == name
+    kernel.close()
+    user.stop()
+
+
+def test_names_that_differ_in_case_are_two_accounts(machine, hub):
+    machine.add_user("carl", "lower")
+    machine.sh("useradd --badname --create-home --groups users Carl; echo Carl:upper | chpasswd")
+    hub.login("Carl", "upper")
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("Carl", "lower")
+
+
+@pytest.mark.parametrize("unit", ["dbus.socket dbus.service", "systemd-logind"])
+def test_logind_or_dbus_missing(machine, hub, alice, bob, unit):
+    """The last test: logind forgets everybody's sessions, those of ssh too, when it is stopped and started."""
+    machine.sh(f"systemctl mask --now {unit} 2>&1")
+    started = time.monotonic()
+    with pytest.raises(HubError, match="systemd-logind"):
+        alice.spawn()
+    assert time.monotonic() - started < 5
+    assert bob.api("GET", "/status").status_code == 200

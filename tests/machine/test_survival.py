@@ -1,0 +1,156 @@
+"""Running notebooks go on, whatever happens to the hub, the proxy and the spawner service.
+
+Every test has a kernel that holds a variable and a websocket that stays open.
+"""
+
+import contextlib
+import subprocess
+
+import pytest
+import requests
+from harness import wait_for
+from hubclient import BASE, HubError, HubUser, Prober
+
+SERVER = "pgrep --uid alice --full bin/jupyterhub-singleuser"
+
+QUIET = {
+    "restart of the hub": "systemctl restart jupyterhub",
+    "kill -9 of the hub": "systemctl kill --signal=KILL jupyterhub",
+    "dpkg-reconfigure": "dpkg-reconfigure jupyterhub",
+    "end of the spawner's units": "systemctl stop jupyterhub-spawner.socket 'jupyterhub-spawner@*'; systemctl start jupyterhub",
+}
+
+
+@pytest.fixture(scope="module")
+def alice(machine, hub):
+    machine.add_user("alice")
+    user = hub.login("alice", "secret")
+    user.spawn()
+    return user
+
+
+@pytest.fixture
+def kernel(alice):
+    kernel = alice.kernel()
+    kernel.execute("held = 42")
+    yield kernel
+    kernel.shutdown()
+
+
+def reachable(user):
+    """Does the user's server answer?"""
+    with contextlib.suppress(HubError, requests.RequestException):
+        return user.get(f"{user.prefix}api/status").ok
+    return False
+
+
+@pytest.mark.parametrize("event", QUIET)
+def test_notebook_notices_nothing(machine, hub, alice, kernel, event):
+    before = machine.sh(SERVER)
+    with (
+        Prober(alice, f"{alice.prefix}api/status") as notebook,
+        Prober(HubUser(BASE, "visitor"), "/hub/login") as login,
+    ):
+        machine.sh(QUIET[event])
+        wait_for(hub.answers, "the hub answers again", timeout=20)
+    assert notebook.failures == []
+    assert kernel.execute("held") == "42"  # over the websocket it had before
+    assert machine.sh(SERVER) == before
+    assert alice.server_ready  # the new hub has adopted it
+    assert login.longest_gap <= 2.5
+
+
+def test_new_hub_can_stop_what_the_old_one_started(machine, hub, alice):
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    alice.stop()
+    assert machine.sh(f"{SERVER} || true") == ""
+    alice.spawn()
+
+
+def test_proxy_killed(machine, hub, alice, kernel):
+    """Its sockets end with it; what counts is that users and hub are back, and that the kernel is the same."""
+    with Prober(alice, f"{alice.prefix}api/status") as notebook:
+        machine.sh("systemctl kill --signal=KILL jupyterhub-proxy")
+        wait_for(lambda: notebook.failures, "the proxy is gone", timeout=5)
+        wait_for(hub.answers, "the hub answers again", timeout=20)
+        wait_for(lambda: reachable(alice), "the notebook answers again", timeout=20)
+    assert notebook.longest_gap <= 3
+    kernel.connect()
+    assert kernel.execute("held") == "42"
+
+
+def test_server_killed(machine, alice):
+    """The user can start again at once: no need to wait until somebody polls."""
+    old = machine.sh(SERVER)
+    machine.sh(f"kill -9 {old}")
+    wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=1)
+    alice.spawn()
+    assert machine.sh(SERVER) not in ("", old)
+
+
+def test_adopted_server_killed(machine, hub, alice):
+    """The same for a server that an earlier hub has started."""
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    test_server_killed(machine, alice)
+
+
+def test_server_killed_while_the_hub_was_down(machine, hub, alice):
+    machine.sh(f"systemctl stop jupyterhub; kill -9 $({SERVER}); systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    assert not alice.server_ready
+    alice.spawn()
+
+
+def impostor(machine, pid, uid):
+    """Start a process with this pid (inside) and uid; it sleeps until it is killed.
+
+    /proc/sys is read-only inside, but it is the writer's pid namespace whose counter is set.
+    """
+    script = """
+        for try in $(seq 200); do
+            echo $(($1 - 1)) >/proc/sys/kernel/ns_last_pid
+            setpriv --reuid="$2" --clear-groups sleep 600 >/dev/null 2>&1 &
+            if [ $! = "$1" ]; then exit 0; fi
+            kill $!
+        done
+        exit 1
+    """
+    command = ["nsenter", f"--target={machine.leader}", "--pid", "sh", "-euc", script, "sh", pid, uid]
+    subprocess.run(command, check=True)
+
+
+def test_pid_used_again_is_not_taken_for_the_server(machine, hub, alice):
+    """The kernel hands out the server's pid a second time, to another process of the same user."""
+    pid = machine.sh(SERVER)
+    machine.sh(f"systemctl stop jupyterhub; kill -9 {pid}")
+    wait_for(lambda: machine.run("test", "-e", f"/proc/{pid}", check=False).returncode, "the server is gone")
+    impostor(machine, pid, machine.sh("id -u alice"))
+    machine.sh("systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    assert not alice.server_ready
+    alice.spawn()
+    assert machine.run("test", "-e", f"/proc/{pid}", check=False).returncode == 0, "the hub ended a process that is not its own"
+    machine.sh(f"kill {pid}")
+
+
+def test_hub_down_for_longer_than_the_auth_cache(machine, hub, alice, kernel):
+    """Cells go on over the open websocket; pages are answered from the server's cache of its users."""
+    machine.sh("systemctl stop jupyterhub")
+    try:
+        assert kernel.execute("held") == "42"
+        assert alice.api("GET", "/status").status_code == 200
+    finally:
+        machine.sh("systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+
+
+def test_everybody_can_start_after_a_reboot(machine, hub, alice):
+    machine.power_off()
+    machine.boot()
+    wait_for(hub.answers, "the hub answers again", timeout=30)
+    assert machine.sh("systemctl --failed --no-legend --plain") == ""
+    assert not alice.server_ready
+    alice.spawn()
+    assert alice.kernel().execute("6 * 7") == "42"

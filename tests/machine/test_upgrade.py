@@ -1,0 +1,151 @@
+"""apt upgrades the package while a notebook runs: the old server keeps its own version, the next one is new.
+
+The upgrade is the package itself with a higher version and another JupyterLab, from PyPI.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from harness import wait_for
+from hubclient import BASE, HubUser, Prober
+
+HERE = pathlib.Path(__file__).parent
+TREES = "ls /opt/venvs/jupyterhub-servers"
+
+
+@pytest.fixture(scope="session")
+def upgrade(deb, tmp_path_factory):
+    """The path of a .deb of a higher version with another JupyterLab."""
+    work = tmp_path_factory.mktemp("upgrade")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "--dest", work]
+    subprocess.run([*pip, "--requirement", HERE / "other-jupyterlab.txt"], check=True)
+    (wheel,) = work.glob("jupyterlab-*.whl")
+
+    tree = work / "tree"
+    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
+    control = tree / "DEBIAN/control"
+    control.write_text(re.sub(r"(?m)^(Version: .*?)(\+|$)", r"\1.1\2", control.read_text(), count=1))
+    (tree / "DEBIAN/md5sums").unlink()
+
+    venv = tree / "opt/venvs/jupyterhub"
+    (site,) = venv.glob("lib/python3.*/site-packages")
+    for old in [site / "jupyterlab", *site.glob("jupyterlab-*.dist-info"), venv / "share/jupyter/lab"]:
+        shutil.rmtree(old)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    (data,) = site.glob("jupyterlab-*.data")
+    shutil.copytree(data / "data", venv, dirs_exist_ok=True)
+    shutil.rmtree(data)
+    # As debian/tidy-venv does in every build.
+    shutil.rmtree(site / "jupyterlab/static")
+    (site / "jupyterlab/static").symlink_to("../../../../share/jupyter/lab/static")
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, work], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    (new,) = work.glob("jupyterhub_*.deb")
+    return new
+
+
+@pytest.fixture(scope="module")
+def alice(upgrade, machine, hub):
+    machine.add_user("alice")
+    user = hub.login("alice", "secret")
+    user.spawn()
+    return user
+
+
+@pytest.fixture(scope="module")
+def kernel(alice):
+    kernel = alice.kernel()
+    kernel.execute("held = 42")
+    return kernel
+
+
+@pytest.fixture(scope="module")
+def before(machine, alice, kernel):
+    """What there was before the upgrade: Lab's version, its page, the trees, the proxy's pid."""
+    return {
+        "jupyterlab": machine.sh("/opt/venvs/jupyterhub/bin/python -c 'import jupyterlab; print(jupyterlab.__version__)'"),
+        "trees": machine.sh(TREES).split(),
+        "proxy": machine.pid_of("jupyterhub-proxy"),
+        "page": alice.get(f"{alice.prefix}lab").text,
+    }
+
+
+@pytest.fixture(scope="module")
+def upgraded(machine, hub, alice, before, upgrade):
+    """Upgrade; return what users and visitors noticed of it."""
+    package = machine.push(upgrade)
+    with (
+        Prober(alice, f"{alice.prefix}api/status") as notebook,
+        Prober(HubUser(BASE, "visitor"), "/hub/login") as login,
+    ):
+        machine.run("apt-get", "-qq", "-y", "install", package, timeout=300)
+        wait_for(hub.answers, "the hub answers again", timeout=20)
+    return {"notebook": notebook, "login": login}
+
+
+def files_named_by(page):
+    """Return the paths of all scripts and styles that Lab's page names, in tags and in its configuration."""
+    return sorted(set(re.findall(r'(?:src|href)="([^"]+\.(?:js|css|ico)[^"]*)"', page)))
+
+
+def test_notebook_notices_nothing(upgraded, kernel):
+    assert upgraded["notebook"].failures == []
+    assert kernel.execute("held") == "42"
+
+
+def test_login_page_is_away_for_a_moment(upgraded):
+    assert upgraded["login"].longest_gap <= 2.5
+
+
+def test_proxy_is_left_alone(machine, upgraded, before):
+    assert machine.pid_of("jupyterhub-proxy") == before["proxy"]
+
+
+def test_new_hub_lists_the_old_server(upgraded, alice):
+    assert alice.server_ready
+
+
+def test_old_kernel_imports_old_modules(upgraded, kernel, before):
+    """One that it had not imported before the upgrade."""
+    assert kernel.execute("import sys; 'jupyterlab' in sys.modules") == "False"
+    assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == before["jupyterlab"]
+
+
+def test_old_server_serves_its_own_lab(upgraded, alice, before):
+    page = alice.get(f"{alice.prefix}lab").text
+    files = files_named_by(before["page"])
+    assert files and files_named_by(page) == files
+    for path in files:
+        assert alice.get(path).status_code == 200
+
+
+def test_old_server_starts_kernels_of_its_version(upgraded, alice, before):
+    kernel = alice.kernel()
+    assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == before["jupyterlab"]
+    kernel.shutdown()
+
+
+def test_both_trees_are_there(machine, upgraded, before):
+    assert set(machine.sh(TREES).split()) > set(before["trees"])
+
+
+def test_next_server_is_the_new_version(machine, upgraded, alice, before):
+    alice.stop()
+    alice.spawn()
+    kernel = alice.kernel()
+    new = machine.sh("/opt/venvs/jupyterhub/bin/python -c 'import jupyterlab; print(jupyterlab.__version__)'")
+    assert new != before["jupyterlab"]
+    assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == new
+    for path in files_named_by(alice.get(f"{alice.prefix}lab").text):
+        assert alice.get(path).status_code == 200
+
+
+def test_old_tree_is_gone_once_nobody_uses_it(machine, upgraded, alice, before):
+    (old,) = set(before["trees"]) - {"current"}
+    wait_for(lambda: old not in machine.sh(TREES).split(), "the old tree is removed", timeout=10)

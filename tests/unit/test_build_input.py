@@ -1,0 +1,81 @@
+"""Bad input to build.sh: one line that says what is wrong and how to mend it, and nothing half made."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tree():
+    """A copy of what build.sh reads, without dist/, and where everyone can read it (pytest's tmp_path is root's alone)."""
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        tree = pathlib.Path(directory) / "tree"
+        shutil.copytree(TOP, tree, ignore=shutil.ignore_patterns(".git", "dist", "tests", "__pycache__"))
+        yield tree
+
+
+def build(tree, *arguments, before=(), **environment):
+    """Run build.sh; return (exit code, lines on stdout and stderr)."""
+    result = subprocess.run(
+        [*before, str(tree / "build.sh"), *arguments],
+        check=False,
+        cwd=tree,
+        env={**os.environ, "XDG_CACHE_HOME": str(tree.parent / "cache"), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+    )
+    return result.returncode, result.stdout.splitlines()
+
+
+BAD = {
+    "unknown suite": (["debian:potato"], "debian:potato"),
+    "suite without distribution": (["trixie"], "trixie"),
+    "two suites": (["debian:trixie", "debian:bookworm"], "debian:bookworm"),
+    "unknown engine": (["--engine", "lxc"], "lxc"),
+    "unknown option": (["--fast"], "--fast"),
+    "engine without name": (["--engine"], "--engine"),
+    "extras that are no list": (["--extras", "a b;c"], "--extras"),
+    "run of a missing file": (["--run", "nope.deb"], "nope.deb"),
+    "run of a file that is no package": (["--run", "LICENSE"], "LICENSE"),
+}
+
+
+def is_refused(tree, result, named):
+    code, lines = result
+    assert code != 0
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("build.sh: ") and named in lines[0]
+    assert not (tree / "dist").exists()
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_bad_input_is_refused(tree, what):
+    arguments, named = BAD[what]
+    is_refused(tree, build(tree, *arguments), named)
+
+
+def test_needs_root(tree):
+    is_refused(tree, build(tree, before=["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]), "root")
+
+
+def test_needs_disk_space(tree):
+    """A full disk is noticed before anything is made: here a cache on a tmpfs of 1 MB."""
+    command = f'mkdir -p "$XDG_CACHE_HOME" && mount -t tmpfs -o size=1m none "$XDG_CACHE_HOME" && exec {tree}/build.sh'
+    is_refused(tree, build(tree, before=["unshare", "--mount", "sh", "-c", command]), "free")
+
+
+def test_run_needs_its_port(tree):
+    """--run with port 8000 taken says so before it builds; in a network of our own, where nobody else listens."""
+    listen = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 8000)); s.set_inheritable(True); os.execvp(sys.argv[1], sys.argv[1:])"
+    before = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", "/usr/bin/python3", "-c", listen]
+    is_refused(tree, build(tree, "--run", before=before), "8000")

@@ -1,0 +1,87 @@
+"""The sources are in order: shell and Python are clean, the table of suites can be read."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+
+
+def git_files():
+    """Every file of the project that git has or would take, as paths below TOP."""
+    command = ["git", "-c", f"safe.directory={TOP}", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [name for name in names if name and (TOP / name).is_file()]
+
+
+def is_shell(name):
+    """Does it say so in its first line, or is it one of debhelper's fragments?"""
+    with open(TOP / name, "rb") as file:
+        first = file.readline(80).decode(errors="replace")
+    return first.startswith("#!") and ("sh\n" in first or "bash" in first)
+
+
+def is_python(name):
+    if name.endswith(".py"):
+        return True
+    with open(TOP / name, "rb") as file:
+        return b"python" in file.readline(80) and not name.endswith((".txt", ".md"))
+
+
+SHELL = [name for name in git_files() if is_shell(name)]
+
+
+def check(*command):
+    """Run a checker; what it complains about is the failure."""
+    result = subprocess.run(command, cwd=TOP, check=False, capture_output=True, text=True)
+    if result.returncode != 0:
+        pytest.fail(result.stdout + result.stderr, pytrace=False)
+
+
+@pytest.mark.parametrize("name", SHELL)
+def test_shell_is_clean(name):
+    check("shellcheck", "--external-sources", name)
+
+
+def test_shell_files_are_found():
+    assert {"build.sh", "tests/run", ".ci/run"} <= set(SHELL)
+
+
+def test_python_is_clean():
+    """For Python 3.11, the oldest that runs any of it (the tests, on Debian 12)."""
+    names = [name for name in git_files() if is_python(name)]
+    assert {"setup.py", "src/libexec/spawner-gate", "tests/machine/harness.py"} <= set(names)
+    check(sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "--target-version=py311", *names)
+
+
+def test_table_of_suites():
+    """Four columns; each suite and suffix once; the npm lock exists; a newer suite of a distribution has a higher version."""
+    rows = [line.split() for line in (TOP / "debian/suites").read_text().splitlines() if line.strip() and not line.startswith("#")]
+    assert all(len(row) == 4 for row in rows), rows
+    for column in (0, 1):
+        assert len({row[column] for row in rows}) == len(rows)
+    for suite, suffix, lock, tested in rows:
+        assert suite.split(":")[0] in ("debian", "ubuntu") and suffix.startswith("+") and tested in ("yes", "no")
+        assert (TOP / "npm" / lock / "package-lock.json").is_file(), f"{suite} wants npm/{lock}"
+    assert "debian:trixie" in [row[0] for row in rows if row[3] == "yes"]
+
+
+@pytest.mark.parametrize("older, newer", [("+deb12", "+deb13"), ("+ubuntu24.04", "+ubuntu26.04")])
+def test_a_newer_suite_sorts_higher(older, newer):
+    text = (TOP / "debian/suites").read_text()
+    assert older in text and newer in text
+    subprocess.run(["dpkg", "--compare-versions", f"6.1.1.1{older}", "lt", f"6.1.1.1{newer}"], check=True)
+
+
+def test_no_archive_is_named():
+    """Registries and mirrors are the site's business: no host name of one stands in the sources."""
+    hosts = ["deb" + ".debian.org", "pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "archive" + ".ubuntu.com"]
+    found = [
+        f"{name}: {host}"
+        for name in git_files()
+        for host in hosts
+        if host in (TOP / name).read_text(errors="replace")
+    ]
+    assert not found
