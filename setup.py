@@ -19,6 +19,8 @@ CORE = [
     "pamela==1.2.0",
     "jupyterhub-idle-culler==2.0.0",
     "ipywidgets==8.1.9",
+    # memory in the status bar, only where the machine limits it: src/jupyter/README
+    "jupyter-resource-usage==1.3.0",
 ]
 
 # Plots in the notebook, without scipy (20 MB in the .deb), panel and bokeh (25 MB): part of viz.
@@ -141,8 +143,13 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         package_dir={"": "src"},
         packages=find_packages("src"),
-        # Settings of all notebook servers: sys.prefix is one of the folders Jupyter looks into.
-        data_files=[("etc/jupyter", ["src/jupyter/jupyter_server_config.json"])],
+        # Settings of notebook servers, see src/jupyter/README.
+        data_files=[
+            ("etc/jupyter", ["src/jupyter/jupyter_server_config.json"]),
+            ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
+            ("share/jupyterhub/limits", ["src/jupyter/limits/jupyter_server_config.json"]),
+            ("share/jupyterhub/limits/labconfig", ["src/jupyter/limits/labconfig/page_config.json"]),
+        ],
         install_requires=CORE,
         extras_require=EXTRAS,
     )

@@ -125,6 +125,15 @@ def test_old_server_serves_its_own_lab(upgraded, alice, before):
         assert alice.get(path).status_code == 200
 
 
+def test_old_server_serves_what_its_page_loads_later(upgraded, machine, alice, before):
+    """The chunks that Lab's scripts fetch when somebody opens something."""
+    (old,) = set(before["trees"]) - {"current"}
+    chunks = machine.sh(f"cd /opt/venvs/jupyterhub-servers/{old}/share/jupyter/lab/static; ls *.js").split()
+    assert chunks
+    for chunk in chunks:
+        assert alice.get(f"{alice.prefix}static/lab/{chunk}").status_code == 200
+
+
 def test_old_server_starts_kernels_of_its_version(upgraded, alice, before):
     kernel = alice.kernel()
     assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == before["jupyterlab"]

@@ -1,0 +1,57 @@
+"""Limits per user are systemd's, set by the example of the documentation; JupyterLab shows them to whom they concern."""
+
+import json
+import pathlib
+import re
+
+import pytest
+from hubclient import HubError
+
+EXAMPLE = pathlib.Path(__file__).parents[2] / "docs/examples/user-limits.conf"
+GIB = 1 << 30
+PLUGIN = "@jupyter-server/resource-usage"
+
+
+@pytest.fixture(scope="module")
+def alice(machine, hub):
+    machine.add_user("alice")
+    return hub.login("alice", "secret")
+
+
+def disabled_plugins(user):
+    """Return the plugins that Lab's page is told to leave off."""
+    page = user.get(f"{user.prefix}lab").text
+    config = re.search(r'<script id="jupyter-config-data"[^>]*>(.*?)</script>', page, re.DOTALL)
+    return json.loads(config[1])["disabledExtensions"]
+
+
+def test_off_by_default(machine, alice):
+    alice.spawn()
+    assert alice.kernel().execute("import os; os.environ.get('MEM_LIMIT')") == ""
+    with pytest.raises(HubError) as error:
+        alice.api("GET", "/metrics/v1")
+    assert error.value.status == 404
+    assert PLUGIN in disabled_plugins(alice)
+    alice.stop()
+
+
+@pytest.fixture(scope="module")
+def limited(machine, alice):
+    """alice, with a server that was started after the example was installed."""
+    machine.write("/etc/systemd/system/user-.slice.d/50-jupyterhub.conf", EXAMPLE.read_text())
+    machine.sh("systemctl daemon-reload")
+    alice.spawn()
+    return alice
+
+
+def test_server_lives_in_the_limited_slice(machine, limited):
+    uid = machine.sh("id -u alice")
+    shown = machine.sh(f"systemctl show --property=MemoryHigh,MemoryMax,TasksMax user-{uid}.slice").splitlines()
+    assert shown == [f"MemoryHigh={6 * GIB}", f"MemoryMax={8 * GIB}", "TasksMax=2000"]
+    assert f"/user.slice/user-{uid}.slice/session-" in limited.kernel().execute("print(open('/proc/self/cgroup').read())")
+
+
+def test_jupyterlab_shows_the_limit(limited):
+    """The least of the limits is the one that a user meets."""
+    assert limited.api("GET", "/metrics/v1").json()["limits"]["memory"]["rss"] == 6 * GIB
+    assert PLUGIN not in disabled_plugins(limited)
