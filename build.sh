@@ -96,7 +96,7 @@ fail_step() {
 
 # Runs at every end, also after Ctrl-C.
 clean_up() {
-    trap '' INT TERM
+    trap '' INT TERM HUP PIPE
     if [ -n "${job-}" ]; then
         kill -TERM -- "-$job" 2>/dev/null || true
         sleep 1
@@ -144,6 +144,7 @@ parse() {
         --update) update=yes ;;
         -*) die "unknown option $1 (see ./build.sh --help)" ;;
         *)
+            [ -z "$deb" ] || [[ $1 != *.deb ]] || die "--run takes one .deb, not two: $deb $1"
             [ -z "$suite" ] || die "more than one suite: $suite $1"
             suite=$1
             ;;
@@ -360,8 +361,8 @@ in_namespace() {
     shift 3
     if [ -n "$lower" ]; then
         mkdir -p "$root" "$work/upper" "$work/overlay"
-        # Where the kernel refuses an overlay, a copy does.
-        mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay" "$root" ||
+        # Volatile: nothing waits for the disk. Where the kernel refuses an overlay, a copy does.
+        mount -t overlay overlay -o "lowerdir=$lower,upperdir=$work/upper,workdir=$work/overlay,volatile" "$root" ||
             cp -a --reflink=auto "$lower/." "$root/"
     fi
     mkdir -p "$root/build" "$root/cache" "$root/out"

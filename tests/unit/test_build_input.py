@@ -45,6 +45,7 @@ BAD = {
     "unknown option": (["--fast"], "--fast"),
     "engine without name": (["--engine"], "--engine"),
     "extras that are no list": (["--extras", "a b;c"], "--extras"),
+    "run of two files": (["--run", "a.deb", "b.deb"], "b.deb"),
     "run of a missing file": (["--run", "nope.deb"], "nope.deb"),
     "run of a file that is no package": (["--run", "LICENSE"], "LICENSE"),
 }
