@@ -82,15 +82,18 @@ step() {
 }
 
 fail_step() {
-    local hint="status $1"
+    local hint="status $1" what
     tail -n 20 "$log" >&2
     if grep -q 'DO NOT MATCH THE HASHES' "$log"; then
-        hint="a download does not match its hash in requirements.txt (./build.sh --update writes the lock anew)"
+        what=$(sed -nE '/DO NOT MATCH THE HASHES/ { n; s/^.* ([^ ]+==[^ ]+) from .*/\1/p; q }' "$log")
+        hint="the download of ${what:-a package} does not match its hash in requirements.txt"
     elif grep -q EINTEGRITY "$log"; then
-        hint="a download does not match its hash in npm/*/package-lock.json (./build.sh --update writes the lock anew)"
+        what=$(sed -nE '/EINTEGRITY/,$ s/^.* wanted (sha[0-9]+-.{16}).*/\1/p' "$log" | head -n 1)
+        hint="a download does not match its integrity ${what:+$what... }in npm/*/package-lock.json"
     elif grep -q 'No space left on device' "$log"; then
-        hint="no space left on the disk"
+        hint="no space left on the disk: make room, or set XDG_CACHE_HOME to a folder on another disk"
     fi
+    [[ $hint != *download* ]] || hint+=" (git diff shows whether the lock was edited; ./build.sh --update writes it anew)"
     die "$title failed: $hint; full log: $log"
 }
 
