@@ -106,6 +106,7 @@ clean_up() {
         kill -KILL -- "-$job" 2>/dev/null || true
         wait "$job" 2>/dev/null || true
     fi
+    [ -z "${before-}" ] || drop_containers || true
     [ -z "${work-}" ] || rm -rf --one-file-system "$work"
     [ -z "${incoming-}" ] || rm -rf "$incoming"
 }
@@ -399,7 +400,7 @@ engine_build() {
     case $engine in
     docker) DOCKER_BUILDKIT=1 docker build --progress=plain --network=host "$@" ;;
     podman) podman build --layers --isolation=chroot --network=host "$@" ;;
-    buildah) buildah bud --layers --isolation=chroot --network=host "$@" ;;
+    buildah) buildah bud --layers --force-rm --isolation=chroot --network=host "$@" ;;
     esac
 }
 
@@ -458,7 +459,18 @@ choose_engine() {
     esac
 }
 
+# The working containers of image builds (not containers that run), one id per line.
+working_containers() {
+    podman ps -a --external --format '{{.ID}} {{.Status}}' | awk '$2 == "Storage" { print $1 }' | sort
+}
+
+# An interrupted podman leaves its working containers, mounted.
+drop_containers() {
+    comm -13 <(echo "$before") <(working_containers) | xargs -r podman rm -f >/dev/null
+}
+
 build_in_image() {
+    [ "$engine" != podman ] || before=$({ echo none; working_containers; } | sort)
     local options=(-f "$work/source/Dockerfile.build" --secret "id=host,src=$work/host.tar" --build-arg "BASE=$image"
         --build-arg "SUITE=$suite" --build-arg "EXTRAS=${extras:-default}" --build-arg "REFRESH=$week")
     # The tag keeps the build dependencies for the next build; everything else that has our label is dropped below.
@@ -528,7 +540,7 @@ main() {
     : >"$log"
     exec 3<"$log"
     trap clean_up EXIT
-    trap 'echo "build.sh: interrupted" >&2; exit 130' INT TERM HUP
+    trap '[ ! -t 1 ] || echo; echo "build.sh: interrupted" >&2; exit 130' INT TERM HUP
     remove_leftovers
     work=$(mktemp -d "$cache/work.XXXXXX")
     chmod 755 "$work"
