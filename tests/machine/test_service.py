@@ -117,6 +117,34 @@ def test_taken_port_is_named(machine, hub):
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 
 
+DEFAULTS = "/etc/default/jupyterhub"
+
+
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("JUPYTERHUB_BIND_URL=https://127.0.0.1:8000/", "is not of the form http://ADDRESS:PORT/PATH"),
+        ("JUPYTERHUB_LOGLEVEL=LOUD", "is none of DEBUG, INFO, WARN, ERROR"),
+    ],
+)
+def test_wrong_setting_is_named(machine, hub, setting, said):
+    machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
+    assert machine.run("systemctl", "restart", "jupyterhub-proxy", check=False).returncode != 0
+    assert f"{setting} in {DEFAULTS} {said}" in machine.journal("-u", "jupyterhub-proxy")
+    machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub-proxy; systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def test_auto_restart_off_leaves_the_hub_alone(machine, hub):
+    machine.sh(f"cp -p {DEFAULTS} /root/; echo JUPYTERHUB_AUTO_RESTART=false >>{DEFAULTS}")
+    before = machine.pid_of("jupyterhub")
+    assert "systemctl restart jupyterhub" in machine.sh("dpkg-reconfigure jupyterhub 2>&1")
+    assert machine.pid_of("jupyterhub") == before
+    machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; dpkg-reconfigure jupyterhub")
+    assert machine.pid_of("jupyterhub") != before
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
 def test_comes_up_after_a_power_cut(machine, hub):
     machine.kill()
     machine.boot()
