@@ -1,6 +1,7 @@
 """Start single-user servers through sudo, without sudo below the hub."""
 
 import asyncio
+import signal
 import time
 
 from jupyterhub.spawner import SpawnException
@@ -19,11 +20,13 @@ class GateSpawner(SudoSpawner):
     """
 
     started = ""
+    _half_started = False
     _watcher: asyncio.Task | None = None
 
     def load_state(self, state: dict) -> None:
         super().load_state(state)
         self.started = state.get("started", "")
+        self._half_started = state.get("starting", False)
 
     def get_state(self) -> dict:
         state = super().get_state()
@@ -54,10 +57,20 @@ class GateSpawner(SudoSpawner):
         try:
             answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30)
             self.pid, self.started = answer["pid"], answer["started"]
+            self._note()
             await self._wait_for_port()
         except GateError as error:
             raise SpawnException(str(error), reason="gate") from None
         return self.ip, self.port
+
+    def _note(self) -> None:
+        """Write down that a server is starting, in case the hub ends before JupyterHub does.
+
+        The next hub would not know of it, and it would run on beside the next one
+        of its user: see poll.
+        """
+        self.orm_spawner.state = {**self.get_state(), "starting": True}
+        self.db.commit()
 
     async def _wait_for_port(self) -> None:
         """Return once the server accepts connections; raise GateError if it ends first.
@@ -88,9 +101,15 @@ class GateSpawner(SudoSpawner):
         """Return None if the server runs, else 0.
 
         A gate that does not answer proves nothing: in doubt the server runs, for
-        JupyterHub stops and forgets one that is said to be dead.
+        JupyterHub stops and forgets one that is said to be dead. One that an
+        earlier hub was only starting is ended: nobody has worked with it yet.
         """
         try:
+            if self._half_started:
+                self._half_started = False
+                self.log.warning("Ending %s, which an earlier hub was starting", self._log_name)
+                await self._signal(signal.SIGTERM)
+                self.clear_state()
             return await super().poll()
         except GateError as error:
             self.log.error("Cannot see whether the server of %s runs: %s", self._log_name, error)

@@ -109,6 +109,20 @@ def test_spawner_killed_in_the_middle(machine, hub, alice):
     alice.spawn()
 
 
+def test_hub_killed_while_a_server_starts(machine, hub, alice):
+    """The next hub ends what it cannot know the end of; no second server runs beside the user's next one."""
+    alice.stop()
+    killer = f"until {SERVER}; do sleep 0.01; done; sleep 0.3; systemctl kill --signal=KILL jupyterhub"
+    machine.sh(f"systemd-run --quiet --unit=hub-killer sh -c '{killer}'")
+    with pytest.raises((HubError, requests.RequestException)):
+        alice.spawn()
+    started = machine.sh(SERVER)
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    alice.spawn()
+    wait_for(lambda: len(machine.sh(SERVER).split()) == 1, "one server is left")
+    assert machine.sh(SERVER) != started
+
+
 def test_adopted_server_killed(machine, hub, alice):
     """The same for a server that an earlier hub has started."""
     machine.sh("systemctl restart jupyterhub")
