@@ -19,6 +19,9 @@ CORE = [
     "pamela==1.2.0",
     "jupyterhub-idle-culler==2.0.0",
     "ipywidgets==8.1.9",
+    # jupyterhub-ctl
+    "click==8.5.1",
+    "rich==15.0.0",
     # memory in the status bar, only where the machine limits it: src/jupyter/README
     "jupyter-resource-usage==1.3.0",
 ]
@@ -83,6 +86,15 @@ EXTRAS = {
     "spark": ["pyspark==4.3.0"],
     # for hubs that spawn containers
     "docker": ["dockerspawner==14.0.0"],
+    # other ways to log in than PAM, see docs/authenticators.md
+    "auth": [
+        "jupyterhub-ldapauthenticator==2.0.2",
+        "jupyterhub-nativeauthenticator==1.3.0",
+        "jupyterhub-firstuseauthenticator==1.1.1",
+        "oauthenticator==17.4.0",
+    ],
+    # the hub's database on a PostgreSQL server
+    "postgresql": ["psycopg==3.3.9", "psycopg-binary==3.3.9"],
     # reports and dashboards; not in default since each notebook server loads their extensions
     "publish": ["papermill==2.7.0", "voila==0.5.13", "nbdime==4.0.4", "jupytext==1.19.6"],
     # small helpers
@@ -92,7 +104,6 @@ EXTRAS = {
         "openpyxl==3.1.5",
         "pillow==13.0.0",
         "requests==2.34.2",
-        "rich==15.0.0",
         "tabulate==0.10.0",
         "tqdm==4.70.1",
         "xlrd==2.0.2",
@@ -106,10 +117,10 @@ def union(names):
     return sorted({requirement for name in names for requirement in EXTRAS[name]})
 
 
-EXTRAS |= {"default": union(["base", "plot", "docker", "utils"]), "full": union(EXTRAS)}
+EXTRAS |= {"default": union(["base", "plot", "docker", "auth", "postgresql", "utils"]), "full": union(EXTRAS)}
 
 # There is no wheel of these. Their lock entry is the source's hash; the build uses Debian's setuptools.
-SDISTS = {"pyspark"}
+SDISTS = {"onetimepass", "pyspark"}
 
 
 def version():

@@ -96,7 +96,7 @@ def test_pyspark_is_kept_apart_since_it_has_no_wheel():
     assert "pyspark" not in names(select("spark").stdout)
     assert "py4j" in names(select("spark").stdout)
     assert names(select("spark", "--sdists").stdout) == {"pyspark"}
-    assert select("default", "--sdists").stdout == ""
+    assert select("none", "--sdists").stdout == ""
 
 
 @pytest.mark.parametrize("arguments", [["base,kitchen"], [""], ["default,"], ["base,none"], ["--nonsense"], []])
