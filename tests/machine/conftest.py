@@ -62,22 +62,33 @@ def installed(site, base, deb, say):
     return [machine.upper, base]
 
 
+@contextlib.contextmanager
+def _topics_machine(request, lowers):
+    """A booted machine named after the topic, with the Debian packages that the topic's PACKAGES (tuple of str) names."""
+    site, base, say = (request.getfixturevalue(name) for name in ("site", "base", "say"))
+    packages = getattr(request.module, "PACKAGES", ())
+    if packages:
+        lowers = [*lowers[:-1], harness.downloads(base, packages, say), base]
+    machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *lowers).boot()
+    with machine.network():
+        if packages:
+            machine.run("apt-get", "-qq", "-y", "-o", "APT::Install-Recommends=true", "install", *packages, timeout=300)
+        yield machine
+    site.discard(machine)
+
+
 @pytest.fixture(scope="module")
-def machine(request, site, installed):
+def machine(request, installed):
     """A booted machine with the package installed; the module's tests live in its network, where the hub is 127.0.0.1:8000."""
-    machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *installed).boot()
-    with machine.network():
+    with _topics_machine(request, installed) as machine:
         yield machine
-    site.discard(machine)
 
 
 @pytest.fixture(scope="module")
-def bare_machine(request, site, base):
+def bare_machine(request, base):
     """A booted server without the package, for tests of installing and removing it."""
-    machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), base).boot()
-    with machine.network():
+    with _topics_machine(request, [base]) as machine:
         yield machine
-    site.discard(machine)
 
 
 @pytest.fixture(scope="module")

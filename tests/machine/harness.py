@@ -424,3 +424,42 @@ def base_root(suite, deb, say):
         os.rename(f"{root}.new", root)
         os.utime(root)
     return root
+
+
+def downloads(base, packages, say):
+    """Return the cached layer with Debian's `packages` (tuple of str), and all they need on `base` (Path), in apt's cache; apt installs them offline.
+
+    Call it from the mount namespace of a Site. Raises HarnessError.
+    """
+    key = hashlib.sha256(f"{base.name}\n{' '.join(packages)}".encode()).hexdigest()[:12]
+    layer = base.parent / f"{base.name}+{key}"
+    with open(base.parent / f".{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if layer.exists():
+            os.utime(layer)
+            return layer
+        say(f"fetching {' '.join(packages)} into {layer} (once)")
+        new = base.parent / f"{layer.name}.new"
+        shutil.rmtree(new, ignore_errors=True)
+        for sub in ("root", "upper", "work"):
+            (new / sub).mkdir(parents=True)
+        options = f"lowerdir={base},upperdir={new / 'upper'},workdir={new / 'work'}"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(new / "root")], check=True)
+        script = """
+            cat /etc/resolv.conf >"$1/etc/resolv.conf"
+            chroot "$1" apt-get -qq update
+            root=$1; shift
+            chroot "$root" apt-get -qq -y --download-only -o APT::Install-Recommends=true -o APT::Sandbox::User=root install "$@"
+            rm "$root/etc/resolv.conf"
+        """
+        try:
+            command = ["sh", "-euc", script, "sh", str(new / "root"), *packages]
+            done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        finally:
+            subprocess.run(["umount", str(new / "root")], check=True)
+        if done.returncode != 0:
+            raise HarnessError(f"cannot fetch {' '.join(packages)}: {(done.stderr or done.stdout).strip()}")
+        os.rename(new / "upper", layer)
+        shutil.rmtree(new)
+        os.utime(layer)
+    return layer
