@@ -11,6 +11,16 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 def pytest_addoption(parser):
     parser.addoption("--suite", default=os.environ.get("SUITE", "debian:trixie"), help="distribution:suite to test, as in debian/suites")
     parser.addoption("--sit", action="store_true", help="after a failed test leave its machines up, and say how to enter them")
+    parser.addoption("--slow", action="store_true", help="also the tests marked slow: proofs that take many minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
 
 
 @pytest.fixture(scope="session")
