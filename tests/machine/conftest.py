@@ -7,10 +7,12 @@ import time
 
 import harness
 import pytest
+from browser import Browser, browser_root
 from hubclient import Hub
 
 SITE = pytest.StashKey[harness.Site]()
 SEEN = pytest.StashKey[dict]()
+BROWSER = pytest.StashKey[Browser]()
 JOURNAL_LINES = 100
 
 
@@ -99,6 +101,22 @@ def hub(machine):
     return hub
 
 
+@pytest.fixture(scope="session")
+def chromium(site, say):
+    """The root with Debian's chromium; made before a machine's network, which has no mirror, is entered."""
+    return browser_root(say)
+
+
+@pytest.fixture(scope="module")
+def browser(request, site, chromium, machine):
+    """A Browser in the machine's network."""
+    browser = Browser(site, chromium)
+    request.config.stash[BROWSER] = browser
+    yield browser
+    del request.config.stash[BROWSER]
+    browser.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Attach the journals of the machines that are up to the report of a failure; with --sit, wait."""
@@ -116,6 +134,9 @@ def pytest_runtest_makereport(item, call):
         if item.config.stash.setdefault(SEEN, {}).get(machine) != journal:  # a broken session fixture fails every test: say it once
             item.config.stash[SEEN][machine] = journal
             report.sections.append((f"journal of {machine.name}", journal))
+    browser = item.config.stash.get(BROWSER, None)
+    if browser:
+        report.sections.append(("the browser's pages", browser.on_failure(item.name)))
     if item.config.getoption("sit") and site.up():
         _sit(item, report, site.up())
     return report

@@ -111,6 +111,24 @@ def _cgroups_of(pid):
     return found
 
 
+def mount_overlay(root, lowers, upper, work, *options):
+    """Mount the layers `lowers` (the first is the uppermost) with what is written to `upper` on `root`; all are paths."""
+    layers = f"lowerdir={':'.join(map(str, lowers))},upperdir={upper},workdir={work}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", ",".join([layers, *options]), str(root)], check=True)
+
+
+@contextlib.contextmanager
+def overlay(directory, lowers, upper):
+    """Mount `lowers` and `upper` for as long as the context lasts; yield the root, which is made in the directory (Path)."""
+    for sub in ("root", "work"):
+        (directory / sub).mkdir()
+    mount_overlay(directory / "root", lowers, upper, directory / "work")
+    try:
+        yield directory / "root"
+    finally:
+        subprocess.run(["umount", "--recursive", str(directory / "root")], check=True)
+
+
 def _children(pid):
     return [int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -142,8 +160,7 @@ class Machine:
         for sub in ("root", "upper", "work"):
             (directory / sub).mkdir(parents=True)
         # volatile: nothing of this has to survive a power cut of the host, so skip every fsync
-        options = f"lowerdir={':'.join(map(str, lowers))},upperdir={self.upper},workdir={directory / 'work'},volatile"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(self.root)], check=True)
+        mount_overlay(self.root, lowers, self.upper, directory / "work", "volatile")
         self._netns = _new_network()
         self.cgroups = []
 
@@ -382,6 +399,41 @@ class Site:
         assert not left, f"the harness left behind: {', '.join(left)}"
 
 
+def cached(path, what, make, say):
+    """Return the directory `path` of the cache; where it is not there, let `make(new)` fill the empty directory `new`, which becomes it.
+
+    `say(what)` is called before that. Directories beside it with the same name up to the last `-` go when nobody has used them for a week.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path.parent / f".{path.name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            say(f"{what}, in {path} (once)")
+            for old in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
+                if old.stat().st_mtime < time.time() - 7 * 24 * 3600:  # another run may be using a younger one
+                    shutil.rmtree(old)
+            new = path.parent / f"{path.name}.new"
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            try:
+                make(new)
+            except BaseException:
+                shutil.rmtree(new, ignore_errors=True)
+                raise
+            new.rename(path)
+        os.utime(path)
+    return path
+
+
+def mmdebstrap(root, codename, *options):
+    """Fill the empty directory `root` (Path) with mmdebstrap's minimal Debian or Ubuntu. Raises HarnessError with the log's last line."""
+    log = root.parent / f"{codename}.log"
+    with open(log, "w") as stream:
+        command = ["mmdebstrap", "--variant=minbase", *options, codename, str(root)]
+        if subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode != 0:
+            raise HarnessError(f"mmdebstrap failed, see {log}: {log.read_text().strip().rpartition(chr(10))[2]}")
+
+
 def base_root(suite, deb, say):
     """Return the cached root of a small server of `suite` (e.g. "debian:trixie"), with all that `deb` needs in apt's cache.
 
@@ -395,35 +447,19 @@ def base_root(suite, deb, say):
         needs = ""
     distribution, _, codename = suite.partition(":")
     key = hashlib.sha256(f"{SERVER}\n{needs}".encode()).hexdigest()[:12]
-    root = CACHE / "roots" / f"{codename}-{key}"
-    root.parent.mkdir(parents=True, exist_ok=True)
-    with open(root.parent / f".{codename}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if root.exists():
-            os.utime(root)
-            return root
-        say(f"making the root of a {codename} server in {root} (once)")
-        for old in root.parent.glob(f"{codename}-*"):
-            if old.stat().st_mtime < time.time() - 7 * 24 * 3600:  # when it was last used; another run may be using a younger one
-                shutil.rmtree(old)
+
+    def make(root):
         # Recommended packages come along, as on a server; mmdebstrap has switched them off for its own installing.
         options = "-qq -y --download-only -o APT::Install-Recommends=true -o APT::Sandbox::User=root"
         download = f'env -u APT_CONFIG chroot "$1" apt-get {options} install /root/package.deb'
         hooks = [f'cp "{deb}" "$1/root/package.deb"', 'chroot "$1" apt-get clean', download, 'rm "$1/root/package.deb"'] if deb else []
         # Ready to answer: no question at first boot, a journal that survives a power cut.
         hooks += ['mkdir -p "$1/var/log/journal"', 'echo localhost >"$1/etc/hostname"', 'rm -f "$1/etc/resolv.conf"']
-        log = root.parent / f"{codename}.log"
-        command = ["mmdebstrap", "--variant=minbase", f"--include={SERVER.replace(' ', ',')}", "--skip=cleanup/apt"]
-        command += ["--components=main,universe"] if distribution == "ubuntu" else []
-        command += [f"--customize-hook={hook}" for hook in hooks] + [codename, f"{root}.new"]
-        shutil.rmtree(f"{root}.new", ignore_errors=True)
-        with open(log, "w") as stream:
-            if subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream).returncode != 0:
-                shutil.rmtree(f"{root}.new", ignore_errors=True)
-                raise HarnessError(f"mmdebstrap failed, see {log}: {log.read_text().strip().rpartition(chr(10))[2]}")
-        os.rename(f"{root}.new", root)
-        os.utime(root)
-    return root
+        components = ["--components=main,universe"] if distribution == "ubuntu" else []
+        include = f"--include={SERVER.replace(' ', ',')}"
+        mmdebstrap(root, codename, include, "--skip=cleanup/apt", *components, *(f"--customize-hook={hook}" for hook in hooks))
+
+    return cached(CACHE / "roots" / f"{codename}-{key}", f"making the root of a {codename} server", make, say)
 
 
 def downloads(base, packages, say):
@@ -432,34 +468,19 @@ def downloads(base, packages, say):
     Call it from the mount namespace of a Site. Raises HarnessError.
     """
     key = hashlib.sha256(f"{base.name}\n{' '.join(packages)}".encode()).hexdigest()[:12]
-    layer = base.parent / f"{base.name}+{key}"
-    with open(base.parent / f".{key}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if layer.exists():
-            os.utime(layer)
-            return layer
-        say(f"fetching {' '.join(packages)} into {layer} (once)")
-        new = base.parent / f"{layer.name}.new"
-        shutil.rmtree(new, ignore_errors=True)
-        for sub in ("root", "upper", "work"):
-            (new / sub).mkdir(parents=True)
-        options = f"lowerdir={base},upperdir={new / 'upper'},workdir={new / 'work'}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(new / "root")], check=True)
-        script = """
-            cat /etc/resolv.conf >"$1/etc/resolv.conf"
-            chroot "$1" apt-get -qq update
-            root=$1; shift
-            chroot "$root" apt-get -qq -y --download-only -o APT::Install-Recommends=true -o APT::Sandbox::User=root install "$@"
-            rm "$root/etc/resolv.conf"
-        """
-        try:
-            command = ["sh", "-euc", script, "sh", str(new / "root"), *packages]
+
+    def make(layer):
+        with tempfile.TemporaryDirectory(dir=base.parent, prefix=".") as scratch, overlay(pathlib.Path(scratch), [base], layer) as root:
+            script = """
+                cat /etc/resolv.conf >"$1/etc/resolv.conf"
+                chroot "$1" apt-get -qq update
+                root=$1; shift
+                chroot "$root" apt-get -qq -y --download-only -o APT::Install-Recommends=true -o APT::Sandbox::User=root install "$@"
+                rm "$root/etc/resolv.conf"
+            """
+            command = ["sh", "-euc", script, "sh", str(root), *packages]
             done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        finally:
-            subprocess.run(["umount", str(new / "root")], check=True)
         if done.returncode != 0:
             raise HarnessError(f"cannot fetch {' '.join(packages)}: {(done.stderr or done.stdout).strip()}")
-        os.rename(new / "upper", layer)
-        shutil.rmtree(new)
-        os.utime(layer)
-    return layer
+
+    return cached(base.parent / f"{base.name}+{key}", f"fetching {' '.join(packages)}", make, say)
