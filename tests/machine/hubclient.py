@@ -1,6 +1,8 @@
 """JupyterHub as a browser sees it: pages, cookies and XSRF tokens, and kernels over their websocket.
 
-Everything goes to 127.0.0.1:8000, which is the machine's inside `with machine.network():`.
+Everything goes to 127.0.0.1:8000, which is the machine's inside `with machine.network():`, or to another `base`: the address of an
+off-loader, and the path that the hub's pages are below (https://localhost/jupyter). `verify` is the file of the authority that has signed
+its certificate.
 """
 
 import contextlib
@@ -41,23 +43,23 @@ def page_text(response):
 class Hub:
     """The hub, seen by somebody who has not logged in."""
 
-    def __init__(self, base=BASE):
-        self.base = base
+    def __init__(self, base=BASE, verify=True):
+        self.base, self.verify = base, verify
 
     def answers(self):
         """Is the hub there (not only its proxy)?"""
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self.base}/hub/health", timeout=5).status_code == 200
+            return requests.get(f"{self.base}/hub/health", timeout=5, verify=self.verify).status_code == 200
         return False
 
     def login(self, user, password):
         """Fill in the login form; return a HubUser, or raise HubError with what the page says."""
-        visitor = HubUser(self.base, user)
+        visitor = HubUser(self.base, user, self.verify)
         form = visitor.get("/hub/login")
         data = {"username": user, "password": password, "_xsrf": visitor.xsrf("/hub/")}
         assert 'name="_xsrf"' in form.text, "the login form has no XSRF field"
         # Where the form leads to is the spawner: look at the login alone.
-        answer = visitor.request("POST", "/hub/login", params={"next": "/hub/home"}, data=data)
+        answer = visitor.request("POST", "/hub/login", params={"next": f"{visitor.path}/hub/home"}, data=data)
         if "/hub/home" not in answer.url:
             raise HubError(answer)
         return visitor
@@ -66,19 +68,21 @@ class Hub:
 class HubUser:
     """A browser with its cookies, logged in as `name`."""
 
-    def __init__(self, base, name):
+    def __init__(self, base, name, verify=True):
         self.base, self.name = base, name
+        self.path = urllib.parse.urlsplit(base).path
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy between us and the machine
+        self.session.verify = verify
 
     @property
     def prefix(self):
-        """Path of the user's server."""
+        """Path of the user's server, below the base."""
         return f"/user/{urllib.parse.quote(self.name, safe='@')}/"
 
     def request(self, method, path, **options):
         """Request a path, follow redirects, raise HubError for a status of 400 and above."""
-        response = self.session.request(method, urllib.parse.urljoin(self.base, path), timeout=options.pop("timeout", 60), **options)
+        response = self.session.request(method, f"{self.base}{path}", timeout=options.pop("timeout", 60), **options)
         if response.status_code >= 400:
             raise HubError(response)
         return response
@@ -88,6 +92,7 @@ class HubUser:
 
     def xsrf(self, path):
         """Return the XSRF token that pages below `path` send back."""
+        path = f"{self.path}{path}"
         paths = {path, path.rstrip("/"), urllib.parse.quote(path)}
         for cookie in self.session.cookies:
             if cookie.name == "_xsrf" and cookie.path in paths:
@@ -160,11 +165,12 @@ class Kernel:
         """Open the websocket; also to connect again."""
         path = f"{self.user.prefix}api/kernels/{self.id}/channels?session_id={self.session_id}"
         request = requests.Request("GET", f"{self.user.base}{path}")
-        cookies = self.user.session.prepare_request(request).headers.get("Cookie", "")
+        session = self.user.session
         self.socket = websocket.create_connection(
             f"{self.user.base.replace('http', 'ws', 1)}{path}",
-            cookie=cookies,
-            origin=self.user.base,
+            cookie=session.prepare_request(request).headers.get("Cookie", ""),
+            origin=self.user.base.removesuffix(self.user.path),
+            sslopt={"ca_certs": session.verify} if isinstance(session.verify, str) else None,
             header={"X-XSRFToken": self.user.xsrf(self.user.prefix)},
             timeout=60,
         )
@@ -215,7 +221,7 @@ class Prober:
     """
 
     def __init__(self, user, path, every=0.05):
-        self.url, self.every = f"{user.base}{path}", every
+        self.url, self.every, self._verify = f"{user.base}{path}", every, user.session.verify
         self._cookie = user.session.prepare_request(requests.Request("GET", self.url)).headers.get("Cookie", "")
         self.requests, self.failures, self.longest_gap = 0, [], 0.0
         self._stop = threading.Event()
@@ -235,7 +241,7 @@ class Prober:
         while not self._stop.is_set():
             started = time.monotonic()
             try:
-                answer = requests.get(self.url, headers={"Cookie": self._cookie}, allow_redirects=False, timeout=10)
+                answer = requests.get(self.url, headers={"Cookie": self._cookie}, allow_redirects=False, timeout=10, verify=self._verify)
                 failure = None if answer.status_code == 200 else f"status {answer.status_code}"
             except requests.RequestException as error:
                 failure = str(error)

@@ -19,6 +19,8 @@ PRESENT = [
     "/usr/lib/sysusers.d/jupyterhub.conf",
     "/usr/lib/tmpfiles.d/jupyterhub.conf",
     "/usr/share/doc/jupyterhub/copyright",
+    "/usr/share/doc/jupyterhub/examples/nginx-jhub.conf",  # not compressed
+    "/usr/share/jupyterhub/pages/away.html",
     "/etc/jupyterhub/jupyterhub_config.d",
     f"{VENV}/bin/python",
     f"{VENV}/bin/jupyterhub",
