@@ -8,6 +8,7 @@ VENV = "/opt/venvs/jupyterhub"
 
 PRESENT = [
     "/usr/sbin/jupyterhub",
+    "/usr/sbin/jupyterhub-ctl",
     "/usr/sbin/jupyterhub-launcher",
     "/usr/libexec/jupyterhub/spawner-gate",
     "/usr/libexec/jupyterhub/sudospawner",
@@ -21,6 +22,7 @@ PRESENT = [
     "/usr/share/doc/jupyterhub/copyright",
     "/usr/share/doc/jupyterhub/examples/nginx-jhub.conf",  # not compressed
     "/usr/share/jupyterhub/pages/away.html",
+    "/usr/share/bash-completion/completions/jupyterhub-ctl",
     "/etc/jupyterhub/jupyterhub_config.d",
     f"{VENV}/bin/python",
     f"{VENV}/bin/jupyterhub",

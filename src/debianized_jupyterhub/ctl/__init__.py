@@ -1,7 +1,8 @@
 """jupyterhub-ctl: what a sysadmin asks of a JupyterHub, one module of this package for each subject.
 
-A command is imported when it is called, so `--help` and completion stay quick. To add one, write a
-module with a `click.command` of that name and put it into COMMANDS.
+A command is imported when it is called. To add one, write a
+module with a `click.command` of that name and put it into COMMANDS. `--help` and completion import
+all of them, so what takes long to import (rich, requests, jupyterhub) is imported where it is used.
 """
 
 import importlib
@@ -9,7 +10,9 @@ import importlib
 import click
 
 # Name on the command line: the module that has it. The order is that of --help.
-COMMANDS = {}
+COMMANDS = {
+    "check-config": "check_config",
+}
 
 
 class Commands(click.Group):

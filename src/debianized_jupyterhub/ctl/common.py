@@ -5,15 +5,15 @@ import os
 import sys
 
 import click
-from rich import box
-from rich.console import Console
-from rich.table import Table
+
+# rich is imported where a terminal is there to show its tables: it takes longer than all of --help.
 
 
 class Failure(click.ClickException):
     """The command could not do what was asked for and has changed nothing; `message` is the one line that says why and how to mend it.
 
-    Subclasses set `exit_code`; jupyterhub-ctl(8) lists them. 2 is click's own, for wrong usage.
+    The exit codes of all commands are those of this class and the ones below it, and nowhere else; jupyterhub-ctl(8) lists them. 2 is
+    click's own, for wrong usage.
     """
 
     exit_code = 1
@@ -23,10 +23,58 @@ class Failure(click.ClickException):
         click.echo(f"jupyterhub-ctl: {self.format_message()}", file=file or sys.stderr)
 
 
+class HubDown(Failure):
+    """The hub does not answer."""
+
+    exit_code = 3
+
+
 class NotRoot(Failure):
     """The caller is not root."""
 
     exit_code = 4
+
+
+class CheckFailed(Failure):
+    """A check of the installation failed: the output says which."""
+
+    exit_code = 5
+
+
+class CheckError(Failure):
+    """A check could not be done, and none failed."""
+
+    exit_code = 6
+
+
+class NoSuchUser(Failure):
+    """The user is unknown to the machine or to the hub."""
+
+    exit_code = 7
+
+
+class Busy(Failure):
+    """Another jupyterhub-ctl is at work that would be in the way."""
+
+    exit_code = 8
+
+
+class BadArchive(Failure):
+    """The archive is damaged, is none of this command's, or comes from a newer version."""
+
+    exit_code = 9
+
+
+class NoSpace(Failure):
+    """A file system is full."""
+
+    exit_code = 10
+
+
+class BadDatabase(Failure):
+    """The hub's database is locked, corrupt or out of reach."""
+
+    exit_code = 11
 
 
 def require_root():
@@ -49,6 +97,10 @@ def show(rows, columns, as_json):
         for line in cells:
             click.echo("\t".join(line))
         return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
     table = Table(*columns.values(), box=box.SIMPLE)
     for line in cells:
         table.add_row(*line)
