@@ -154,8 +154,12 @@ if __name__ == "__main__":
         python_requires=">=3.11",
         package_dir={"": "src"},
         packages=find_packages("src"),
-        # Settings of notebook servers, see src/jupyter/README.
+        # Settings and an extension of notebook servers, see src/jupyter/README.
         data_files=[
+            (
+                "share/jupyter/labextensions/jupyterhub-message",
+                ["src/jupyter/message/package.json", "src/jupyter/message/message.js"],
+            ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
             ("share/jupyterhub/limits", ["src/jupyter/limits/jupyter_server_config.json"]),

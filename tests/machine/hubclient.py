@@ -55,9 +55,10 @@ class Hub:
     def login(self, user, password):
         """Fill in the login form; return a HubUser, or raise HubError with what the page says."""
         visitor = HubUser(self.base, user, self.verify)
-        form = visitor.get("/hub/login")
+        form = visitor.session.get(f"{self.base}/hub/login", timeout=60)
+        if 'name="_xsrf"' not in form.text:  # it is there while the hub is offline, too, with status 503
+            raise HubError(form)
         data = {"username": user, "password": password, "_xsrf": visitor.xsrf("/hub/")}
-        assert 'name="_xsrf"' in form.text, "the login form has no XSRF field"
         # Where the form leads to is the spawner: look at the login alone.
         answer = visitor.request("POST", "/hub/login", params={"next": f"{visitor.path}/hub/home"}, data=data)
         if "/hub/home" not in answer.url:

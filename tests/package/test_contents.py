@@ -29,6 +29,7 @@ PRESENT = [
     f"{VENV}/bin/jupyterhub-singleuser",
     f"{VENV}/share/jupyter/lab/static/index.html",
     f"{VENV}/share/jupyter/kernels/python3/kernel.json",
+    f"{VENV}/share/jupyter/labextensions/jupyterhub-message/message.js",
     f"{VENV}/lib/node_modules/configurable-http-proxy/bin/configurable-http-proxy",
 ]
 
@@ -52,6 +53,7 @@ ABSENT = [
 CONFFILES = [
     "/etc/default/jupyterhub",
     "/etc/jupyterhub/jupyterhub_config.py",
+    "/etc/needrestart/conf.d/jupyterhub.conf",
     "/etc/pam.d/jupyterhub",
     "/etc/pam.d/jupyterhub-sudospawner",
     "/etc/sudoers.d/jupyterhub",

@@ -11,6 +11,12 @@ import click
 
 # Name on the command line: the module that has it. The order is that of --help.
 COMMANDS = {
+    "status": "status",
+    "sessions": "sessions",
+    "stop": "sessions",
+    "message": "notices",
+    "offline": "notices",
+    "online": "notices",
     "check-config": "check_config",
 }
 

@@ -77,6 +77,12 @@ class BadDatabase(Failure):
     exit_code = 11
 
 
+class NoServer(Failure):
+    """The user has no such notebook server."""
+
+    exit_code = 12
+
+
 def require_root():
     """Raise NotRoot unless the caller is root."""
     if os.geteuid() != 0:

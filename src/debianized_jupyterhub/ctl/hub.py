@@ -1,0 +1,94 @@
+"""How jupyterhub-ctl talks to the running hub: its REST API, with a token that the hub makes at each start and only root can read."""
+
+import http.client
+import json
+import os
+import stat
+import urllib.parse
+
+from .common import Failure, HubDown, require_root
+
+DOOR = "/run/jupyterhub/ctl.json"  # written by app.py
+
+
+class HubRefused(Failure):
+    """The hub answered with an error; `status` (int) is that of HTTP."""
+
+    def __init__(self, status, message):
+        super().__init__(message)
+        self.status = status
+
+
+class Hub:
+    """The REST API of this machine's hub, as the service jupyterhub-ctl: services.py has what it may.
+
+    `package` (str) is the package's version that it was started from. Raises NotRoot and HubDown when it is made.
+    """
+
+    def __init__(self):
+        require_root()
+        door = _door()
+        self.package = door["package"]
+        self._url, self._token = urllib.parse.urlsplit(door["url"]), door["token"]
+
+    def request(self, method, path, **query):
+        """Return (status as int, answer as parsed JSON or None); raise HubDown, or HubRefused for a status of 400 and above."""
+        target = self._url.path.rstrip("/") + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
+        headers = {"Authorization": f"token {self._token}", "Accept": "application/jupyterhub-pagination+json"}
+        # No proxy of the environment. The hub answers DELETE when the server has ended, or after 10 s.
+        connection = http.client.HTTPConnection(self._url.hostname, self._url.port, timeout=30 if method == "DELETE" else 10)
+        try:
+            connection.request(method, target, headers=headers)
+            answer = connection.getresponse()
+            body = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise HubDown(f"the hub does not answer ({error}): `systemctl status jupyterhub` says why") from None
+        finally:
+            connection.close()
+        try:
+            parsed = json.loads(body) if body else None
+        except ValueError:
+            parsed = None
+        if answer.status >= 400:
+            said = parsed.get("message") if isinstance(parsed, dict) else None
+            raise HubRefused(answer.status, f"the hub answers {answer.status} to {method} {path}: {said or answer.reason}")
+        return answer.status, parsed
+
+    def users(self, **query):
+        """Yield the models (dict) of all users, of those with a running server for state="active"."""
+        offset = 0
+        while offset is not None:
+            _, page = self.request("GET", "/users", offset=offset, limit=200, **query)
+            yield from page["items"]
+            following = page["_pagination"]["next"]
+            offset = following["offset"] if following else None
+
+    def count_users(self):
+        """Return how many users (int) the hub knows."""
+        return self.request("GET", "/users", limit=1)[1]["_pagination"]["total"]
+
+    def user(self, name):
+        """Return the model (dict) of one user, None for one that the hub does not know."""
+        try:
+            return self.request("GET", f"/users/{urllib.parse.quote(name, safe='')}")[1]
+        except HubRefused as refusal:
+            if refusal.status != 404:
+                raise
+            return None
+
+
+def _door():
+    """Return what the running hub has written down for us (dict); raise HubDown."""
+    down = "the hub does not run: `systemctl start jupyterhub`, and `systemctl status jupyterhub` says why it does not"
+    try:
+        # The folder is the hub's: open nothing that it could have put in the file's place.
+        fd = os.open(DOOR, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        raise HubDown(down) from None
+    with open(fd) as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise HubDown(f"{DOOR} is no file: `systemctl restart jupyterhub`")
+        try:
+            return json.loads(stream.read(65536))
+        except ValueError:
+            raise HubDown(f"{DOOR} is damaged: `systemctl restart jupyterhub`") from None

@@ -1,0 +1,119 @@
+"""jupyterhub-ctl status: one glance at all of it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from ..notices import MESSAGE, OFFLINE
+from .common import HubDown, require_root
+from .hub import Hub
+from .notices import read
+from .sessions import running, span
+
+UNITS = ("jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket")
+DEFAULTS = "/etc/default/jupyterhub"
+PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"
+
+
+def output(*command):
+    """Return what a command prints (str, without blank ends), "" if it fails or is not there."""
+    try:
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def units():
+    """Return {name of a unit: its state (str, as systemctl is-active)}."""
+    states = output("systemctl", "is-active", *UNITS).splitlines()
+    return dict(zip(UNITS, states or ["unknown"] * len(UNITS), strict=False))
+
+
+def started(unit):
+    """Return when a unit became active, in seconds of time.time(), None if it is not."""
+    since = output("systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", unit)
+    return time.time() - time.monotonic() + int(since) / 1e6 if since.isdecimal() and int(since) else None
+
+
+def restart_reasons(package, installed):
+    """Return why a restart is due (list of str): `package` is the version that the hub was started from, `installed` that of dpkg."""
+    reasons = []
+    if package and installed and package != installed:
+        reasons.append(f"version {installed} is installed, the hub runs {package}")
+    since = started(UNITS[0])
+    folder = Path(setting("JUPYTERHUB_CONFDIR") or "/etc/jupyterhub")
+    for path in [Path(DEFAULTS), folder / "jupyterhub_config.py", folder / "metrics.token", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
+        if since and path.exists() and path.stat().st_mtime > since:
+            reasons.append(f"{path} was changed after the hub's start")
+    made_of = subprocess.run(["sha256sum", "--check", "--status", PROXY_MADE_OF], check=False, stderr=subprocess.DEVNULL)
+    if os.path.exists(PROXY_MADE_OF) and made_of.returncode != 0:
+        reasons.append("the proxy's files have changed: `systemctl restart jupyterhub-proxy`")
+    return reasons
+
+
+def setting(name):
+    """Return the value (str) that /etc/default/jupyterhub, a shell file, gives to the variable `name`."""
+    return output("bash", "-c", '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"', "bash", DEFAULTS, name)
+
+
+def look():
+    """Return the state of the installation (dict, as --json prints it)."""
+    state = {
+        "units": units(),
+        "installed": output("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
+        "hub": None,
+        "uptime": None,
+        "address": setting("JUPYTERHUB_BIND_URL"),
+        "users": None,
+        "servers": None,
+        "server_versions": {},
+        "offline": read(OFFLINE),
+        "message": read(MESSAGE),
+    }
+    if since := started(UNITS[0]):
+        state["uptime"] = int(time.time() - since)
+    try:
+        hub = Hub()
+        servers = running(hub, measure=0)
+        state.update(hub=hub.package, users=hub.count_users(), servers=len(servers))
+        state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
+    except HubDown as error:
+        state["problem"] = error.message
+    state["restart"] = restart_reasons(state["hub"], state["installed"])
+    return state
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def status(as_json):
+    """Show at one glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
+    require_root()
+    state = look()
+    up = state["hub"] is not None and all(unit == "active" for unit in state["units"].values())
+    if as_json:
+        click.echo(json.dumps(state, indent=2))
+        sys.exit(0 if up else HubDown.exit_code)
+    versions = ", ".join(f"{count} of {version}" for version, count in state["server_versions"].items())
+    for key, value in {
+        "units": ", ".join(f"{name} {'running' if unit == 'active' else unit}" for name, unit in state["units"].items()),
+        "problem": state.get("problem"),
+        "installed": state["installed"],
+        "hub": state["hub"],
+        "up since": state["uptime"] is not None and f"{span(state['uptime'])} ago",
+        "address": state["address"],
+        "users": state["users"],
+        "servers": f"{state['servers']}{f' ({versions})' if versions else ''}" if state["servers"] is not None else None,
+        "logins": f"OFFLINE: {state['offline']}" if state["offline"] else "open",
+        "message": state["message"],
+    }.items():
+        if value or value == 0:
+            click.echo(f"{key + ':':<11}{value}")
+    for reason in state["restart"]:
+        click.echo(f"{'restart:':<11}{reason}")
+    sys.exit(0 if up else HubDown.exit_code)

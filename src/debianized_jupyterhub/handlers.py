@@ -1,0 +1,93 @@
+"""What notices.py has to say, on the hub's pages and in those of running notebook servers."""
+
+import functools
+import json
+from typing import ClassVar
+
+from jupyterhub.handlers import BaseHandler, LoginHandler
+from markupsafe import escape
+from tornado import web, websocket
+
+from .notices import MESSAGE, OFFLINE
+
+
+def announcement(site, user=None) -> str:
+    """Return the announcement (HTML) of the hub's pages: our notices, then what the site has set (HTML, or a callable that takes the user)."""
+    notices = [str(escape(text)) for text in (OFFLINE.read(), MESSAGE.read()) if text]
+    own = site(user) if callable(site) else site
+    return "<br>".join([*notices, own] if own else notices)
+
+
+@functools.cache
+def attentive(handler: type) -> type:
+    """Return `handler`, a class of request handlers, as one that lets nobody in while the hub is offline.
+
+    Administrators can do everything as before. Whoever has a running server can log in, for that is the way to it.
+    """
+    if not issubclass(handler, BaseHandler):
+        return handler
+
+    def refuse():
+        raise web.HTTPError(503, "%s", OFFLINE.read(), reason="Offline")
+
+    class Attentive(handler):
+        async def prepare(self):
+            await super().prepare()
+            # The form stays, for those who may log in; the announcement on it says what is going on.
+            if issubclass(handler, LoginHandler) and self.request.method == "GET" and OFFLINE.read():
+                self.set_status(503)
+
+        async def auth_to_user(self, authenticated, user=None):
+            logging_in = user is None
+            user = await super().auth_to_user(authenticated, user)
+            if logging_in and OFFLINE.read() and not (user.admin or user.active):
+                refuse()
+            return user
+
+        async def spawn_single_user(self, user, *args, **options):
+            if OFFLINE.read() and not getattr(self.current_user, "admin", False):
+                refuse()
+            return await super().spawn_single_user(user, *args, **options)
+
+    # Logs and metrics call it by its name.
+    Attentive.__name__, Attentive.__module__ = handler.__name__, handler.__module__
+    return Attentive
+
+
+class MessageSocket(websocket.WebSocketHandler):
+    """Tells the pages of notebook servers the message, now and when it changes: {"id": str or null, "text": str or null}.
+
+    A websocket, since a browser has few connections of other kinds for all its pages together. Anybody may listen: the same
+    text is on the login page. src/jupyter/message is the other end.
+    """
+
+    listeners: ClassVar[set] = set()
+    told: ClassVar[str | None] = None
+    ping_interval = 30  # seconds; below the 60 s after which web servers close a silent connection
+    ping_timeout = 20
+    max_message_size = 1024  # bytes; nothing is expected
+
+    def check_origin(self, _origin):
+        """Allow all: nothing is secret, and an off-loader may change the Host header that the origin would be compared with."""
+        return True
+
+    def open(self):
+        self.listeners.add(self)
+        self.tell()
+
+    def on_message(self, _message):
+        """Pass over what a page sends; there is nothing to be said."""
+
+    def on_close(self):
+        self.listeners.discard(self)
+
+    def tell(self):
+        self.write_message(json.dumps({"id": MESSAGE.version(), "text": MESSAGE.read()}))
+
+    @classmethod
+    def look(cls):
+        """Tell all listeners if the message is another than at the last call."""
+        if MESSAGE.version() != cls.told:
+            cls.told = MESSAGE.version()
+            for listener in list(cls.listeners):
+                listener.tell()

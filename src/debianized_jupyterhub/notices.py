@@ -1,0 +1,58 @@
+"""Texts that root shows to the users of a running hub: a message, and that the hub is offline.
+
+Each is a file in the hub's state folder, so it needs no running hub and outlives restarts and reboots. jupyterhub-ctl writes it,
+the hub looks at it at each request (one stat), and handlers.py shows it.
+"""
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+from .defaults import STATE
+
+
+class Notice:
+    """A text in the file `path`; there is none while the file is missing."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._seen, self._text = None, None
+
+    def read(self) -> str | None:
+        """Return the text, None if there is none."""
+        if self.version() != self._seen:
+            with contextlib.suppress(FileNotFoundError):
+                self._text = self.path.read_text(errors="replace").strip()
+            self._seen = self.version()
+        return self._text if self._seen else None
+
+    def version(self) -> str | None:
+        """Return what differs from text to text (str), None if there is none."""
+        try:
+            return str(self.path.stat().st_mtime_ns)
+        except FileNotFoundError:
+            return None
+
+    def write(self, text: str) -> None:
+        """Replace the text, whole or not at all. Raises OSError."""
+        fd, new = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+        try:
+            with open(fd, "w") as stream:
+                stream.write(f"{text}\n")
+            os.replace(new, self.path)
+        except OSError:
+            os.unlink(new)
+            raise
+
+    def clear(self) -> bool:
+        """Take the text away; return whether there was one. Raises OSError."""
+        try:
+            self.path.unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+
+MESSAGE = Notice(STATE / "message")
+OFFLINE = Notice(STATE / "offline")

@@ -1,0 +1,110 @@
+"""Idle notebook servers are stopped where two settings say so, and nowhere else; who works or computes is left alone."""
+
+import json
+import time
+
+import pytest
+from harness import wait_for
+from hubclient import Prober
+
+DEFAULTS = "/etc/default/jupyterhub"
+IDLE = 8  # seconds
+
+
+def set_and_restart(machine, hub, **settings):
+    for name, value in settings.items():
+        machine.sh(f"sed -i 's/^{name}=.*/{name}={value}/' {DEFAULTS}; grep -q '^{name}={value}$' {DEFAULTS}")
+    machine.run("systemctl", "restart", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def culler(machine):
+    """Return the pids of the culling service."""
+    return machine.run("pgrep", "-f", "jupyterhub_idle_culler", check=False).stdout.split()
+
+
+def with_server(machine):
+    """Return the users that have a server, as jupyterhub-ctl sees it."""
+    return {row["user"] for row in json.loads(machine.sh("jupyterhub-ctl sessions --json"))}
+
+
+def test_off_by_default(machine, hub):
+    assert culler(machine) == []
+    assert "jupyterhub-cull" not in machine.journal("-u", "jupyterhub")
+
+
+@pytest.mark.parametrize("setting", ["JUPYTERHUB_CULL_IDLE=soon", "JUPYTERHUB_CULL_IDLE=0", "JUPYTERHUB_CULL_MAX_AGE=-5h"])
+def test_wrong_setting_is_named(machine, hub, setting):
+    machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
+    machine.run("systemctl", "restart", "jupyterhub", check=False)
+    wait_for(lambda: f"{setting} in {DEFAULTS} is no length of time" in machine.journal("-u", "jupyterhub"), "the journal names the setting")
+    machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+@pytest.fixture(scope="module")
+def culling(machine, hub):
+    """Culling switched on; servers are started after that."""
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE=f"{IDLE}s")
+    assert len(culler(machine)) == 1
+
+
+def test_culler_is_the_hubs_sandboxed_child(machine, culling):
+    (pid,) = culler(machine)
+    assert machine.sh(f"ps -o user:32= -p {pid}") == "jupyterhub"
+    assert machine.sh(f"grep NoNewPrivs /proc/{pid}/status").split() == ["NoNewPrivs:", "1"]
+    assert machine.sh(f"cat /proc/{pid}/cgroup").endswith("/jupyterhub.service")
+    assert machine.sh(f"tr '\\0' '\\n' </proc/{pid}/cmdline").find("token") == -1
+
+
+def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
+    """idle: nothing after the start. reader: asks for pages. worker: no browser, a kernel that computes and says nothing."""
+    users = {}
+    for name in ("idle", "reader", "worker"):
+        machine.add_user(name)
+        users[name] = hub.login(name, "secret")
+        users[name].spawn()
+    kernel = users["worker"].kernel()
+    silent = "import time, pathlib\nend = time.monotonic() + 3600\nwhile time.monotonic() < end and not pathlib.Path('stop').exists(): time.sleep(0.1)"
+    kernel.socket.settimeout(60)
+    send = kernel.execute
+
+    import threading
+
+    thread = threading.Thread(target=send, args=(silent, 120), daemon=True)
+    thread.start()
+    with Prober(users["reader"], "/user/reader/api/status", every=1) as probe:
+        wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
+        assert "Culling server idle" in machine.journal("-u", "jupyterhub")
+        time.sleep(3 * IDLE)
+        assert with_server(machine) == {"reader", "worker"}
+    assert probe.failures == []
+    machine.run("touch", "/home/worker/stop")
+    thread.join(30)
+    wait_for(lambda: with_server(machine) == set(), "the others are stopped when they are idle", timeout=60, every=1)
+
+
+def test_site_may_have_services_of_its_own(machine, hub, culling):
+    machine.write(
+        "/etc/jupyterhub/jupyterhub_config.d/10-site.py",
+        'c = get_config()\nc.JupyterHub.services = [{"name": "mine", "command": ["sleep", "1000"]}]\nc.JupyterHub.load_roles = []\n',
+    )
+    machine.run("systemctl", "restart", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    assert len(culler(machine)) == 1
+    users = hub.login("idle", "secret")
+    users.spawn()
+    wait_for(lambda: with_server(machine) == set(), "the idle server is stopped", timeout=60, every=1)
+
+
+def test_no_token_is_left_of_earlier_starts(machine, hub, culling):
+    count = (
+        "import sqlite3; print(sqlite3.connect('file:/var/opt/jupyterhub/jupyterhub.sqlite?mode=ro', uri=True)"
+        ".execute(\"select count(*) from api_tokens t join services s on t.service_id = s.id where s.name like 'jupyterhub-%'\").fetchone()[0])"
+    )
+    assert machine.run("/opt/venvs/jupyterhub/bin/python", "-c", count).stdout.strip() == "2"  # ctl's and the culler's
+
+
+def test_off_again(machine, hub, culling):
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="")
+    assert culler(machine) == []

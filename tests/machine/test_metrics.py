@@ -1,0 +1,115 @@
+"""Metrics are for Prometheus alone, by a token; health is for everybody. The dashboard and the scrape example fit what is exported."""
+
+import json
+import pathlib
+import re
+
+import pytest
+import requests
+from harness import wait_for
+from hubclient import BASE
+
+PACKAGES = ("prometheus",)
+EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
+TOKEN_FILE = "/etc/jupyterhub/metrics.token"
+METRICS = "/hub/metrics"
+
+
+def restart(machine, hub):
+    machine.run("systemctl", "restart", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+
+
+def metrics(token=None):
+    return requests.get(BASE + METRICS, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=10, allow_redirects=False)
+
+
+@pytest.mark.parametrize("base", [BASE, "http://127.0.0.1:8081"])
+def test_health(hub, base):
+    """8081 is the hub itself: it answers whether or not Node does."""
+    assert requests.get(f"{base}/hub/health", timeout=10).status_code == 200
+
+
+def test_health_without_the_proxy_or_the_hub(machine, hub):
+    machine.sh("systemctl kill --signal=STOP jupyterhub-proxy")
+    try:
+        assert requests.get("http://127.0.0.1:8081/hub/health", timeout=10).status_code == 200
+    finally:
+        machine.sh("systemctl kill --signal=CONT jupyterhub-proxy")
+
+
+def test_metrics_are_not_for_everybody(machine, hub):
+    machine.add_user("alice")
+    assert metrics().status_code == 403
+    alice = hub.login("alice", "secret")
+    assert alice.session.get(BASE + METRICS, timeout=10).status_code == 403
+    assert metrics("0" * 64).status_code == 403
+
+
+@pytest.fixture(scope="module")
+def token(machine, hub):
+    """The token, made as docs/monitoring.md says."""
+    machine.sh(f"umask 077; openssl rand -hex 32 >{TOKEN_FILE}; systemd-tmpfiles --create jupyterhub.conf")
+    assert machine.sh(f"stat -c '%a %U:%G' {TOKEN_FILE}") == "640 root:jupyterhub"
+    restart(machine, hub)
+    return machine.sh(f"cat {TOKEN_FILE}")
+
+
+def test_token_reads_metrics_and_nothing_else(token):
+    answer = metrics(token)
+    assert answer.status_code == 200 and "jupyterhub_running_servers" in answer.text
+    for path in ("/users", "/services", "/info", "/groups"):
+        assert requests.get(f"{BASE}/hub/api{path}", headers={"Authorization": f"Bearer {token}"}, timeout=10).status_code == 403
+
+
+def test_dashboard_names_metrics_that_exist(hub, token):
+    alice = hub.login("alice", "secret")
+    alice.spawn()
+    alice.stop()
+    exported = set(re.findall(r"^([a-zA-Z_:]\w*)", metrics(token).text, re.MULTILINE))
+    dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    named = {name for expression in expressions for name in re.findall(r"\b(?:jupyterhub|process)_\w+", expression)}
+    assert len(expressions) >= 6 and named and named <= exported, named - exported
+
+
+def test_prometheus_scrapes_it(machine, hub, token):
+    """Debian's Prometheus with the example, and the token where the documentation puts it."""
+    machine.write("/etc/prometheus/prometheus.yml", (EXAMPLES / "prometheus.yml").read_text())
+    machine.sh(f"install -m 640 -g prometheus {TOKEN_FILE} /etc/prometheus/jupyterhub.token")
+    machine.run("promtool", "check", "config", "/etc/prometheus/prometheus.yml")
+    machine.run("systemctl", "restart", "prometheus")
+
+    def ask(query):
+        try:
+            answer = requests.get("http://127.0.0.1:9090/api/v1/query", params={"query": query}, timeout=10).json()
+        except requests.RequestException:
+            return []
+        return answer["data"]["result"]
+
+    wait_for(lambda: [row for row in ask('up{job="jupyterhub"}') if row["value"][1] == "1"], "Prometheus has scraped the hub", timeout=60, every=1)
+    dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
+    for panel in dashboard["panels"]:
+        for target in panel["targets"]:
+            query = target["expr"].replace("$__rate_interval", "5m")
+            answer = requests.get("http://127.0.0.1:9090/api/v1/query", params={"query": query}, timeout=10).json()
+            assert answer["status"] == "success", (query, answer)
+
+
+def test_old_token_ends_with_the_file(machine, hub, token):
+    machine.sh(f"openssl rand -hex 32 >{TOKEN_FILE}")
+    restart(machine, hub)
+    assert metrics(token).status_code == 403
+    assert metrics(machine.sh(f"cat {TOKEN_FILE}")).status_code == 200
+    machine.sh(f"cp {TOKEN_FILE} /root/last; rm {TOKEN_FILE}")
+    restart(machine, hub)
+    assert metrics(machine.sh("cat /root/last")).status_code == 403
+
+
+@pytest.mark.parametrize("make, said", [("echo short", "a token is one line of 32 characters or more"), ("install -m 600 /dev/null {file} && echo", "Permission denied")])
+def test_wrong_token_file_is_named(machine, hub, make, said):
+    machine.sh(f"umask 022; {make.format(file=TOKEN_FILE)} >{TOKEN_FILE}; systemctl restart jupyterhub")
+    wait_for(lambda: f"{TOKEN_FILE}: {said}" in machine.journal("-u", "jupyterhub", "-n", "30"), "the journal names the file")
+    assert "Traceback" not in machine.journal("-u", "jupyterhub", "-n", "10")
+    machine.sh(f"rm {TOKEN_FILE}")
+    restart(machine, hub)
