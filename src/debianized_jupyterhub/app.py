@@ -39,9 +39,7 @@ class Hub(JupyterHub):
         self.db.commit()
         self.services = [*self.services, *(spec for spec, _ in self._own.values())]
         super().init_services()
-        if idle := services.cull_after():
-            # How long somebody was idle is only known as well as how often activity is asked for.
-            self.last_activity_interval = min(self.last_activity_interval, max(idle // 4, 1))
+        self.last_activity_interval = min(self.last_activity_interval, services.activity_interval())
         self._open_to_root()
 
     def _open_to_root(self):

@@ -20,12 +20,13 @@ class Notice:
         self._seen, self._text = None, None
 
     def read(self) -> str | None:
-        """Return the text, None if there is none."""
-        if self.version() != self._seen:
-            with contextlib.suppress(FileNotFoundError):
+        """Return the text, None if there is none, or none that can be read."""
+        version = self.version()
+        if version != self._seen:
+            self._seen, self._text = version, None
+            with contextlib.suppress(OSError):
                 self._text = self.path.read_text(errors="replace").strip()
-            self._seen = self.version()
-        return self._text if self._seen else None
+        return self._text
 
     def version(self) -> str | None:
         """Return what differs from text to text (str), None if there is none."""

@@ -31,6 +31,11 @@ def cull_after() -> int:
     return duration("JUPYTERHUB_CULL_IDLE")
 
 
+def activity_interval() -> int:
+    """Return after how many seconds the hub must know of activity, at the latest: JupyterHub's 300, less where culling is sooner than that allows."""
+    return max(1, min(300, cull_after() // 4 or 300))
+
+
 def metrics_token() -> str | None:
     """Return the token in metrics.token of the configuration's folder, None without that file. Raises SystemExit with one line."""
     path = config_dir() / "metrics.token"

@@ -9,6 +9,7 @@ from jupyterhub.utils import random_port
 from sudospawner import SudoSpawner
 
 from .gate import GateError, ask
+from .services import activity_interval
 
 
 class GateSpawner(SudoSpawner):
@@ -41,6 +42,10 @@ class GateSpawner(SudoSpawner):
     def user_env(self, env: dict) -> dict:
         """Leave home, shell and name to sudo and PAM, which know the account."""
         return env
+
+    def get_env(self) -> dict:
+        """Return the server's environment; how often it tells the hub of its activity is for culling to say, unless the site does."""
+        return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **super().get_env()}
 
     async def do(self, action: str, **request) -> dict:
         """Put one request about this user to the gate; see gate.ask for errors."""

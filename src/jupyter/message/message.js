@@ -4,6 +4,7 @@
 // shares, and get() for the plugin. The other end is MessageSocket in debianized_jupyterhub/handlers.py.
 (() => {
   const RETRY = [2000, 8000]; // ms, at random between these, so that pages do not come all at once
+  const SHORT = 120; // characters; JupyterLab cuts a notification off at 140
   let shared;
 
   // A module of JupyterLab's own, at the version that runs.
@@ -39,12 +40,21 @@
       if (id === seen) {
         return;
       }
-      const { Notification } = await load('@jupyterlab/apputils');
+      const { Dialog, Notification, showDialog } = await load('@jupyterlab/apputils');
       if (shown) {
         Notification.dismiss(shown);
       }
       seen = id;
-      shown = text ? Notification.warning(text, { autoClose: false }) : null;
+      const buttons = [Dialog.okButton({ label: 'Close' })];
+      const readAll = {
+        label: 'Read all',
+        callback: event => {
+          event.preventDefault(); // the notification stays
+          void showDialog({ title: 'Message of the administrator', body: text, buttons });
+        }
+      };
+      const actions = text?.length > SHORT ? [readAll] : [];
+      shown = text ? Notification.warning(text, { autoClose: false, actions }) : null;
     };
     // Nobody has to wait for it: after the start.
     app.restored.then(() => listen(url, message => (queue = queue.then(() => tell(message)).catch(console.error))));
