@@ -24,10 +24,10 @@ def metrics(token=None):
     return requests.get(BASE + METRICS, headers={"Authorization": f"Bearer {token}"} if token else {}, timeout=10, allow_redirects=False)
 
 
-@pytest.mark.parametrize("base", [BASE, "http://127.0.0.1:8081"])
-def test_health(hub, base):
+@pytest.mark.parametrize("address", [BASE, "http://127.0.0.1:8081"])
+def test_health(hub, address):
     """8081 is the hub itself: it answers whether or not Node does."""
-    assert requests.get(f"{base}/hub/health", timeout=10).status_code == 200
+    assert requests.get(f"{address}/hub/health", timeout=10).status_code == 200
 
 
 def test_health_without_the_proxy_or_the_hub(machine, hub):
