@@ -80,9 +80,14 @@ def _topics_machine(request, lowers):
 
 
 @pytest.fixture(scope="module")
-def machine(request, installed):
+def machine(request):
     """A booted machine with the package installed; the module's tests live in its network, where the hub is 127.0.0.1:8000."""
-    with _topics_machine(request, installed) as machine:
+    if request.config.getoption("here"):
+        here = harness.Here()
+        yield here
+        here.discard()
+        return
+    with _topics_machine(request, request.getfixturevalue("installed")) as machine:
         yield machine
 
 

@@ -270,13 +270,7 @@ class Machine:
         become = ["runuser", "-u", user, "--"] if user else []
         environment = [f"HOME={home}", f"USER={user or 'root'}", f"LOGNAME={user or 'root'}", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"]
         environment += ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
-        command = _in_cgroups(
-            self._groups,
-            [
-                *("nsenter", "-t", str(self.leader), "-a", "env", "-i", "-C", home, *environment),
-                *("timeout", "--foreground", "--kill-after=5", str(timeout), *become, *argv),
-            ],
-        )
+        command = self._inside("env", "-i", "-C", home, *environment, "timeout", "--foreground", "--kill-after=5", str(timeout), *become, *argv)
         stdin = {"input": input or ""} if input is None or isinstance(input, str) else {"stdin": input}
         result = subprocess.run(command, check=False, capture_output=True, text=True, errors="replace", timeout=timeout + 15, **stdin)
         result.args = argv
@@ -285,6 +279,10 @@ class Machine:
         if check and result.returncode != 0:
             raise CommandFailed(result)
         return result
+
+    def _inside(self, *argv):
+        """Return the command of the host that runs `argv` inside."""
+        return _in_cgroups(self._groups, ["nsenter", "-t", str(self.leader), "-a", *argv])
 
     def sh(self, script, **options):
         """Run a shell script inside (it stops at its first error) and return what it printed, without blank ends."""
@@ -336,6 +334,31 @@ class Machine:
             f"  nsenter -t {self.leader} -n curl -s http://127.0.0.1:8000/hub/login                     # host's curl, its network\n"
             f"  less {self.console}"
         )
+
+
+class Here(Machine):
+    """The machine that we are on, with the package installed: for debian/tests. It has no power button and no network of its own."""
+
+    def __init__(self):
+        self.name, self.root, self.leader = "this machine", pathlib.Path("/"), 1
+        self._accounts = []
+
+    def _inside(self, *argv):
+        return argv
+
+    def network(self):
+        """Do nothing: 127.0.0.1 is the machine's."""
+        return contextlib.nullcontext()
+
+    def add_user(self, name, *arguments, **options):
+        """Make a login account, until the topic ends."""
+        super().add_user(name, *arguments, **options)
+        self._accounts.append(name)
+
+    def discard(self):
+        """Take the topic's accounts away; the rest is for whoever wanted the tests to run here."""
+        for name in self._accounts:
+            self.sh('loginctl terminate-user "$1" || true; sleep 1; userdel --force --remove "$1" 2>&1'.replace("$1", name))
 
 
 # -- All of them -------------------------------------------------------------------------------------------------------------------
