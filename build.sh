@@ -23,6 +23,11 @@ Builds the package for SUITE (default: debian:trixie; debian/suites lists all) i
   --extras LIST   Python extras to ship: default, none, or names from setup.py joined by commas
   --engine NAME   docker, podman, buildah or root (a root made by mmdebstrap); default: the first that works
   --run [DEB]     boot DEB in a disposable machine with a demo account; without DEB build first if needed
+  --repository DIR  put the packages in dist/ into a signed apt repository in DIR; with SUITE that one alone
+  --bundle DIR    the same for SUITE, with all that it needs of Debian: for machines without a network
+      --key KEY         sign with this key of gpg's keyring; default: a key of its own, made once
+      --url URL         where DIR/public will be found; default: DIR itself (--bundle: /srv/jupyterhub)
+      --valid-for DAYS  apt is to mistrust the repository unless it is made anew within DAYS
   --update        write the locks (requirements.txt, npm/) anew instead of building
   --help          show this text
 END
@@ -123,16 +128,18 @@ remove_leftovers() {
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 parse() {
-    suite='' extras='' engine='' run=no deb='' update=no
+    suite='' extras='' engine='' run=no deb='' update=no repository='' bundle='' key='' url='' valid_for=''
+    local name
     while [ $# -gt 0 ]; do
         case $1 in
         --help | -h)
             usage
             exit
             ;;
-        --extras | --engine)
+        --extras | --engine | --repository | --bundle | --key | --url | --valid-for)
             [ -n "${2-}" ] || die "$1 needs a value (see ./build.sh --help)"
-            printf -v "${1#--}" %s "$2"
+            name=${1#--}
+            printf -v "${name//-/_}" %s "$2"
             shift
             ;;
         --run)
@@ -168,6 +175,7 @@ check_input() {
     # Told by select-requirements itself; where the host has no Python the build tells it, some minutes later.
     [ -z "$extras" ] || ! command -v python3 >/dev/null || "$top/debian/select-requirements" "$extras" >/dev/null || exit 1
     [ -z "$deb" ] || check_deb
+    [ -z "$repository$bundle$key$url$valid_for" ] || check_repository
     suite=${suite:-debian:trixie}
     known=$(suites | awk '{ printf "%s%s", sep, $1; sep = ", " }')
     suffix=$(suites | awk -v suite="$suite" '$1 == suite { print $2 }')
@@ -190,6 +198,15 @@ check_deb() {
     [ -n "$of" ] || die "--run: version $version of $deb belongs to no suite of debian/suites"
     [ "${suite:-$of}" = "$of" ] || die "--run: $deb was built for $of, not for $suite"
     suite=$of
+}
+
+check_repository() {
+    [ -z "$repository" ] || [ -z "$bundle" ] || die "--repository and --bundle are two commands: give one of them"
+    [ -n "$repository$bundle" ] || die "--key, --url and --valid-for belong to --repository or --bundle"
+    [ "$run$extras" = no ] || die "--repository and --bundle take what is in dist/: no --run or --extras with them"
+    [[ $url =~ ^((https?|file)(:/[^[:space:]]+))?$ ]] || die "--url $url is not of the form http://..., https://... or file:/..."
+    [[ $valid_for =~ ^([1-9][0-9]{0,3})?$ ]] || die "--valid-for $valid_for is not a number of days"
+    asked=$suite
 }
 
 # The machine shares the host's network: the proxy's port and the hub's.
@@ -305,7 +322,7 @@ make_base() {
     esac
     rm -f "$cache/base-${suite/:/-}"-*.tar
     mirrors=$(host_mirrors "$distribution" "$codename" "${components/,/ }")
-    step "making a minimal root of $suite" mmdebstrap --variant=minbase --aptopt='Acquire::Languages "none"' \
+    step "making a minimal root of $suite" mmdebstrap --variant=minbase --include=apt --aptopt='Acquire::Languages "none"' \
         --components="$components" "$codename" "$work/base.tar" ${mirrors:+"$mirrors"}
     mv "$work/base.tar" "$base"
 }
@@ -518,6 +535,41 @@ deb_is_current() {
     done < <(sources)
 }
 
+# Put what is in dist/ into a signed repository.
+make_repository() {
+    local dir made='' for=$asked with=()
+    dir=$(realpath -m "$repository$bundle")
+    [ -z "$bundle" ] || for=$suite
+    need aptly aptly
+    need gpg gnupg
+    while read -r suite suffix _; do
+        [ "${for:-$suite}" = "$suite" ] || continue
+        find_deb
+        [ -n "$deb" ] || continue
+        [ -z "$bundle" ] || fetch_dependencies
+        say "signing $dir for $suite"
+        "$top/debian/make-repository" "$dir" "${suite#*:}" "$key" "$(public_url)" "$valid_for" "$deb" "${with[@]}" </dev/null || exit 1
+        say "done: $dir/public/jupyterhub-${suite#*:}.sources is what a machine needs"
+        made=yes
+    done < <(suites)
+    [ -n "$made" ] || die "dist/ has no package${for:+ for $for}: build it first (./build.sh${for:+ $for})"
+}
+
+public_url() {
+    if [ -n "$url" ]; then echo "$url"; elif [ -n "$bundle" ]; then echo file:/srv/jupyterhub; else echo "file:$dir/public"; fi
+}
+
+# The .deb files of Debian that the one in dist/ needs (array `with`).
+fetch_dependencies() {
+    make_base
+    mkdir -p "$work/out"
+    cp "$deb" "$work/out/"
+    step "unpacking the minimal root" unpack "$base" "$work/root"
+    step "reading package lists" enter "$work/root" "" "$work/out" debian/build-in-root fetch /out
+    rm "$work/out/${deb##*/}"
+    with=("$work"/out/*.deb)
+}
+
 build() {
     choose_engine
     say "building $package for $suite with engine $engine; full log: $log"
@@ -547,6 +599,10 @@ main() {
 
     copy_sources
     pack_settings
+    if [ -n "$repository$bundle" ]; then
+        make_repository
+        return
+    fi
     if [ "$run" = no ] || { [ -z "$deb" ] && ! deb_is_current; }; then build; fi
     if [ "$run" = yes ]; then
         need systemd-nspawn systemd-container

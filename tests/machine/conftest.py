@@ -1,8 +1,11 @@
 """Machines as fixtures, the journal on failure, --sit. See docs/testing.md."""
 
 import contextlib
+import os
 import pathlib
+import shutil
 import signal
+import subprocess
 import time
 
 import harness
@@ -10,6 +13,7 @@ import pytest
 from browser import Browser, browser_root
 from hubclient import Hub
 
+TOP = pathlib.Path(__file__).resolve().parents[2]
 SITE = pytest.StashKey[harness.Site]()
 SEEN = pytest.StashKey[dict]()
 BROWSER = pytest.StashKey[Browser]()
@@ -120,6 +124,27 @@ def browser(request, site, chromium, machine):
     yield browser
     del request.config.stash[BROWSER]
     browser.close()
+
+
+@pytest.fixture(scope="module")
+def build_sh(deb, tmp_path_factory):
+    """A function that runs build.sh of a copy of the sources with the given arguments and returns what it said.
+
+    The copy is its attribute `tree`, with nothing but `deb` in dist/; keys and caches are its own. Raises CalledProcessError.
+    """
+    work = tmp_path_factory.mktemp("build")
+    tree = work / "tree"
+    shutil.copytree(TOP, tree, ignore=shutil.ignore_patterns(".git", "dist", "tests", "npm", "__pycache__"))
+    (tree / "dist").mkdir()
+    shutil.copy(deb, tree / "dist")
+
+    def run(*arguments):
+        environment = {**os.environ, "XDG_CACHE_HOME": str(work / "cache"), "XDG_CONFIG_HOME": str(work / "config")}
+        command = [tree / "build.sh", *arguments]
+        return subprocess.run(command, check=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True).stdout
+
+    run.tree, run.config = tree, work / "config"
+    return run
 
 
 @pytest.hookimpl(wrapper=True)

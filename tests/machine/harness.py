@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -457,6 +458,30 @@ def mmdebstrap(root, codename, *options):
             raise HarnessError(f"mmdebstrap failed, see {log}: {log.read_text().strip().rpartition(chr(10))[2]}")
 
 
+def with_version(deb, version, directory):
+    """Return the path of a copy of `deb` (Path) in `directory` (Path) that differs in its version (str) alone; a matter of a second.
+
+    A .deb is an ar archive of three members (deb(5)): the control archive is made anew, the data are copied as they are.
+    """
+    control = directory / "control"
+    subprocess.run(["dpkg-deb", "--control", deb, control], check=True)
+    text = (control / "control").read_text()
+    (control / "control").write_text(re.sub(r"(?m)^Version: .*", f"Version: {version}", text, count=1))
+    tar = subprocess.run(["tar", "-C", control, "--owner=0", "--group=0", "-c", "."], check=True, capture_output=True).stdout
+    shutil.rmtree(control)
+    copy = directory / f"{deb.name.split('_')[0]}_{version}_{deb.name.split('_')[2]}"
+    with open(deb, "rb") as old, open(copy, "wb") as new:
+        new.write(old.read(8))
+        while header := old.read(60):
+            name, size = header[:16], int(header[48:58])
+            if name.startswith(b"control.tar"):
+                old.seek(size + size % 2, os.SEEK_CUR)
+                new.write(b"%-16s%s%-10d`\n%s%s" % (b"control.tar", header[16:48], len(tar), tar, b"\n" * (len(tar) % 2)))
+            else:
+                new.write(header + old.read(size + size % 2))
+    return copy
+
+
 def base_root(suite, deb, say):
     """Return the cached root of a small server of `suite` (e.g. "debian:trixie"), with all that `deb` needs in apt's cache.
 
@@ -477,8 +502,8 @@ def base_root(suite, deb, say):
         download = f'env -u APT_CONFIG chroot "$1" apt-get {options} install /root/package.deb'
         hooks = [f'cp "{deb}" "$1/root/package.deb"', 'chroot "$1" apt-get clean', download, 'rm "$1/root/package.deb"'] if deb else []
         # Ready to answer: no question at first boot, a journal that survives a power cut.
-        hooks += ['mkdir -p "$1/var/log/journal"', 'echo localhost >"$1/etc/hostname"', 'rm -f "$1/etc/resolv.conf"']
-        components = ["--components=main,universe"] if distribution == "ubuntu" else []
+        hooks += ['mkdir -p "$1/var/log/journal"', 'echo localhost >"$1/etc/hostname"', 'echo 127.0.0.1 localhost >"$1/etc/hosts"', 'rm -f "$1/etc/resolv.conf"']
+        components = ["--components=main,universe", "--include=apt"] if distribution == "ubuntu" else []
         include = f"--include={SERVER.replace(' ', ',')}"
         mmdebstrap(root, codename, include, "--skip=cleanup/apt", *components, *(f"--customize-hook={hook}" for hook in hooks))
 

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -80,3 +81,22 @@ def test_run_needs_its_port(tree):
     listen = "import os, socket, sys; s = socket.create_server(('127.0.0.1', 8000)); s.set_inheritable(True); os.execvp(sys.argv[1], sys.argv[1:])"
     before = ["unshare", "--net", "sh", "-c", 'ip link set lo up; exec "$@"', "sh", "/usr/bin/python3", "-c", listen]
     is_refused(tree, build(tree, "--run", before=before), "8000")
+
+
+def test_interrupted_build_leaves_nothing(tree):
+    """Ctrl-C in the middle: no process, no work folder; what was in dist/ before is still there."""
+    (tree / "dist").mkdir()
+    (tree / "dist/jupyterhub_1+deb13_amd64.deb").write_text("the build before")
+    cache = tree.parent / "cache"
+    command = [str(tree / "build.sh"), "--engine", "root"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
+    with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            if "making a minimal root" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        last = process.stdout.read().splitlines()[-1]
+    assert (process.returncode, last) == (130, "build.sh: interrupted")
+    assert os.listdir(tree / "dist") == ["jupyterhub_1+deb13_amd64.deb"]
+    assert not list(cache.glob("*/work.*")) and not list(cache.glob("*/*.tar"))
+    assert subprocess.run(["pgrep", "-f", str(cache)], check=False, capture_output=True, text=True).stdout == ""
