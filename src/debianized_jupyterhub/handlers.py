@@ -61,6 +61,8 @@ class MessageSocket(websocket.WebSocketHandler):
     text is on the login page. src/jupyter/message is the other end.
     """
 
+    # Pages, open at the same time, that hear of it at once; the hub's unit allows it more files than that.
+    LIMIT = 4096
     listeners: ClassVar[set] = set()
     told: ClassVar[str | None] = None
     ping_interval = 30  # seconds; below the 60 s after which web servers close a silent connection
@@ -72,6 +74,9 @@ class MessageSocket(websocket.WebSocketHandler):
         return True
 
     def open(self):
+        if len(self.listeners) >= self.LIMIT:
+            self.close(1013)  # RFC 6455's registry: try again later
+            return
         self.listeners.add(self)
         self.tell()
 
