@@ -1,10 +1,12 @@
 """Idle notebook servers are stopped where two settings say so, and nowhere else; who works or computes is left alone."""
 
+import contextlib
 import json
 import threading
 import time
 
 import pytest
+import websocket
 from harness import wait_for
 from hubclient import Prober
 
@@ -59,26 +61,40 @@ def test_culler_is_the_hubs_sandboxed_child(machine, culling):
 
 
 def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
-    """idle: nothing after the start. reader: asks for pages. worker: no browser, a kernel that computes and says nothing."""
+    """idle: nothing after the start. reader: asks for pages. watcher: a page with a notebook is open, and nothing happens on it.
+
+    worker: no browser, a kernel that computes and says nothing.
+    """
+    # A page's connection to a kernel answers the server's pings, every 30 s as shipped.
+    machine.write("/etc/jupyter/jupyter_server_config.py", 'c = get_config()\nc.ServerApp.tornado_settings = {"ws_ping_interval": 1000}\n')
     users = {}
-    for name in ("idle", "reader", "worker"):
+    for name in ("idle", "reader", "watcher", "worker"):
         machine.add_user(name)
         users[name] = hub.login(name, "secret")
         users[name].spawn()
-    kernel = users["worker"].kernel()
-    silent = "import os, time\nwhile not os.path.exists('stop'): time.sleep(0.1)"
-    thread = threading.Thread(target=kernel.execute, args=(silent, 600), daemon=True)
-    thread.start()
+    worker = users["worker"].kernel()
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        worker.execute("import os, time\nwhile not os.path.exists('stop'): time.sleep(0.1)", timeout=2)
+    worker.close()
+    watcher = users["watcher"].kernel()
+    threading.Thread(target=answer_pings, args=(watcher,), daemon=True).start()
     with Prober(users["reader"], "/user/reader/api/status", every=1) as probe:
         wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
         assert "Culling server idle" in machine.journal("-u", "jupyterhub")
         time.sleep(3 * IDLE)
-        assert with_server(machine) == {"reader", "worker"}
+        assert with_server(machine) == {"reader", "watcher", "worker"}
     assert probe.failures == []
+    watcher.close()
     machine.run("touch", "/home/worker/stop")
-    thread.join(30)
-    assert not thread.is_alive()
     wait_for(lambda: with_server(machine) == set(), "the others are stopped when they are idle", timeout=60, every=1)
+
+
+def answer_pings(kernel):
+    """Do what an open page does while nothing happens on it, until its websocket is closed."""
+    kernel.socket.settimeout(None)
+    with contextlib.suppress(websocket.WebSocketException, OSError, TypeError, AttributeError):
+        while True:
+            kernel.socket.recv()
 
 
 def test_site_may_have_services_of_its_own(machine, hub, culling):
