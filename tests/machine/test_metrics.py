@@ -30,7 +30,7 @@ def test_health(hub, address):
     assert requests.get(f"{address}/hub/health", timeout=10).status_code == 200
 
 
-def test_health_without_the_proxy_or_the_hub(machine, hub):
+def test_health_without_node(machine, hub):
     machine.sh("systemctl kill --signal=STOP jupyterhub-proxy")
     try:
         assert requests.get("http://127.0.0.1:8081/hub/health", timeout=10).status_code == 200

@@ -63,6 +63,6 @@
   const plugin = { id: 'jupyterhub-message:plugin', autoStart: true, activate };
   (window._JUPYTERLAB ??= {})['jupyterhub-message'] = {
     init: scope => void (shared = scope),
-    get: async () => () => ({ default: plugin })
+    get: async () => () => ({ __esModule: true, default: plugin })
   };
 })();
