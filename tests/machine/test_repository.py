@@ -195,6 +195,7 @@ def test_anothers_key_is_refused(server, repository, tmp_path):
     file = inrelease(repository)
     content = file.read_text()
     subprocess.run([*gpg, "--output", file, "--clearsign", file.with_name("Release")], check=True, capture_output=True)
+    subprocess.run(["gpgconf", "--homedir", tmp_path, "--kill", "gpg-agent"], check=True)
     said = update(server, check=False)
     assert re.search(r"(NO_PUBKEY|Missing key)", said), said
     file.write_text(content)
