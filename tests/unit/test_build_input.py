@@ -88,7 +88,8 @@ def test_interrupted_build_leaves_nothing(tree):
     (tree / "dist").mkdir()
     (tree / "dist/jupyterhub_1+deb13_amd64.deb").write_text("the build before")
     cache = tree.parent / "cache"
-    command = [str(tree / "build.sh"), "--engine", "root"]
+    # A shell's background job, which a test run may be, ignores SIGINT, and so would all below it.
+    command = ["env", "--default-signal=INT", str(tree / "build.sh"), "--engine", "root"]
     environment = {**os.environ, "XDG_CACHE_HOME": str(cache)}
     with subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         for line in process.stdout:
