@@ -77,7 +77,7 @@ def test_it_comes_back_with_the_hub(machine, hub, lab):
     machine.run("systemctl", "start", "jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
     lab.bring_to_front()
-    expect(toast(lab)).to_contain_text("written while the hub was down", timeout=SOON)
+    expect(toast(lab).filter(has_text="written while the hub was down")).to_be_visible(timeout=SOON)
     expect(toast(lab)).to_have_count(1, timeout=SOON)
 
 
