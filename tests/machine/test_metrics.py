@@ -109,7 +109,7 @@ def test_old_token_ends_with_the_file(machine, hub, token):
 @pytest.mark.parametrize("make, said", [("echo short", "a token is one line of 32 characters or more"), ("install -m 600 /dev/null {file} && echo", "Permission denied")])
 def test_wrong_token_file_is_named(machine, hub, make, said):
     machine.sh(f"umask 022; {make.format(file=TOKEN_FILE)} >{TOKEN_FILE}; systemctl restart jupyterhub")
-    wait_for(lambda: f"{TOKEN_FILE}: {said}" in machine.journal("-u", "jupyterhub", "-n", "30"), "the journal names the file")
+    wait_for(lambda: f"{TOKEN_FILE}: {said}" in machine.journal("-u", "jupyterhub", "-n", "30"), "the journal names the file", timeout=60)
     assert "Traceback" not in machine.journal("-u", "jupyterhub", "-n", "10")
     machine.sh(f"rm {TOKEN_FILE}")
     restart(machine, hub)
