@@ -17,6 +17,8 @@ COMMANDS = {
     "message": "notices",
     "offline": "notices",
     "online": "notices",
+    "verify": "verify",
+    "report": "report",
     "check-config": "check_config",
 }
 

@@ -113,6 +113,7 @@ def hub_environment():
         "USER": "jupyterhub",
         "LOGNAME": "jupyterhub",
         "LANG": os.environ.get("LANG", "C.UTF-8"),
+        **_assignments("/etc/jupyterhub/proxy.env"),  # also where the unit is masked and has no properties
     }
     command = ["systemctl", "show", "--property=Environment,EnvironmentFiles", UNIT]
     for line in subprocess.run(command, check=False, capture_output=True, text=True).stdout.splitlines():

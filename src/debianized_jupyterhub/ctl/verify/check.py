@@ -1,0 +1,138 @@
+"""What a check is: a function that yields what is wrong, registered under a name together with what it builds on."""
+
+import functools
+import subprocess
+import threading
+from dataclasses import asdict, dataclass, field
+
+PASSED, WARNING, FAILED, ERROR, SKIPPED = "passed", "warning", "failed", "error", "skipped"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one check found.
+
+    `status` is PASSED, WARNING (works, but look at it), FAILED, ERROR (the check could not be done) or SKIPPED (what it builds on failed,
+    so it could only say the same again).
+    """
+
+    name: str
+    status: str
+    what: str  # what is the case, one line
+    why: str = ""  # what follows from it
+    mend: str = ""  # what to do, one line
+
+    def as_dict(self):
+        """Return it as a dict of str."""
+        return asdict(self)
+
+
+class Finding(Exception):
+    """What a check yields, or raises to end at once: something that is not as it should be."""
+
+    status = FAILED
+
+    def __init__(self, what, why="", mend=""):
+        super().__init__(what)
+        self.what, self.why, self.mend = what, why, mend
+
+
+class Failed(Finding):
+    """It does not work."""
+
+
+class Warned(Finding):
+    """It works, but somebody should look at it."""
+
+    status = WARNING
+
+
+@dataclass(frozen=True)
+class Check:
+    """A registered check."""
+
+    name: str
+    finds: object  # the function: yields Finding, and a str for what there is to say where all is well
+    needs: tuple = field(default=())
+
+    def run(self):
+        """Return its results (list of Result, at least one)."""
+        found, said = [], ""
+        try:
+            for item in self.finds() or ():
+                if isinstance(item, str):
+                    said = item
+                else:
+                    found.append(item)
+        except Finding as finding:
+            found.append(finding)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other checks go on)
+            what = f"this check cannot be done: {type(error).__name__}: {' '.join(str(error).split())}"
+            return [Result(self.name, ERROR, what, "", "mend what it names, or report it")]
+        if not found:
+            return [Result(self.name, PASSED, said)]
+        return [Result(self.name, finding.status, finding.what, finding.why, finding.mend) for finding in found]
+
+
+CHECKS = []
+
+
+def check(name, needs=()):
+    """Register the decorated generator function as a check called `name` (str), of use only where the checks `needs` (str) did not fail."""
+
+    def register(function):
+        CHECKS.append(Check(name, function, tuple(needs)))
+        return function
+
+    return register
+
+
+def run(checks):
+    """Yield the results of `checks` (list of Check), in their order; a check comes after those that it needs."""
+    bad = set()
+    for each in checks:
+        if grounds := [name for name in each.needs if name in bad]:
+            bad.add(each.name)
+            yield Result(each.name, SKIPPED, f"not looked at: {grounds[0]} comes first")
+            continue
+        results = each.run()
+        if any(result.status in (FAILED, ERROR) for result in results):
+            bad.add(each.name)
+        yield from results
+
+
+def output(*command, timeout=20, **options):
+    """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
+    options = {"stdin": subprocess.DEVNULL, "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, **options}
+    try:
+        done = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer after {timeout} s"
+    except OSError as error:
+        return 127, f"{command[0]}: {error.strerror}"
+    return done.returncode, done.stdout.strip()
+
+
+def once(function):
+    """Let a function without arguments be executed once, also when several threads ask; it keeps its answer."""
+    lock, kept = threading.Lock(), functools.cache(function)
+
+    @functools.wraps(function)
+    def ask():
+        with lock:
+            return kept()
+
+    return ask
+
+
+def properties(unit, *names):
+    """Return the properties called `names` of a unit of systemd (dict of str); an empty one if systemd does not answer."""
+    lines = output("systemctl", "show", f"--property={','.join(names)}", unit)[1].splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def one_line(text):
+    """Return `text` on one line."""
+    return " / ".join(line.strip() for line in str(text).splitlines() if line.strip())

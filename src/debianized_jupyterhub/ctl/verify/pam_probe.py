@@ -1,0 +1,39 @@
+"""Runs as the hub's account: does its PAM service work? Exits with 0, or 1 and PAM's words.
+
+`root` takes the account part: that succeeds only where the modules load and /etc/shadow can be read. Then a password that is none, for an
+account that nobody can log in with: the answer must be that it is wrong, not that a module is unknown. No failure is counted
+for a person, and PAM's delay after it is switched off for this process.
+"""
+
+import ctypes
+import sys
+
+import pamela
+
+# Source: security/_pam_types.h
+FAIL_DELAY = 10
+AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED, PERM_DENIED = 7, 10, 11, 12, 13, 6
+
+
+def main(service):
+    """Probe one PAM service (str)."""
+    conversation = pamela.new_simple_password_conv(("no password",), "utf-8")
+    handle = pamela.pam_start(service, "root", conversation)
+    code = pamela.PAM_ACCT_MGMT(handle, 0)
+    if code not in (0, NEW_AUTHTOK_REQD, ACCT_EXPIRED):
+        sys.exit(f"it does not admit even root: {pamela.pam_strerror(handle, code)}")
+    pamela.pam_end(handle)
+
+    handle = pamela.pam_start(service, "jupyterhub-proxy", conversation)
+    no_delay = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)(lambda *_: None)
+    # A second handle of the library, since pamela has typed its own for strings.
+    ctypes.CDLL(pamela.LIBPAM._name).pam_set_item(handle, FAIL_DELAY, no_delay)
+    code = pamela.PAM_AUTHENTICATE(handle, 0)
+    if code == 0:
+        sys.exit("a wrong password is accepted")
+    if code not in (AUTH_ERR, USER_UNKNOWN, MAXTRIES, PERM_DENIED, ACCT_EXPIRED):
+        sys.exit(f"passwords cannot be checked: {pamela.pam_strerror(handle, code)}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,276 @@
+"""Checks: who may read what, who may log in, and for whom sudo lets the hub start servers."""
+
+import grp
+import os
+import pwd
+import re
+import stat
+from pathlib import Path
+
+from ..check_config import ACCOUNT, BECOME_HUB, GROUPS, UNIT
+from .check import Failed, Warned, check, once, one_line, output, properties
+
+PROXY = "jupyterhub-proxy"
+TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
+SUDOERS = "/etc/sudoers.d/jupyterhub"
+MEDIATOR = "/usr/libexec/jupyterhub/sudospawner"
+LOGIN_SERVICE, SESSION_SERVICE = "jupyterhub", "jupyterhub-sudospawner"
+CONFMISS = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss jupyterhub"
+
+# Path: owner, group, the most that its mode may be, how to mend it.
+MODES = {
+    "/etc/jupyterhub": ("root", ACCOUNT, 0o750, TMPFILES),
+    "/etc/jupyterhub/jupyterhub_config.d": ("root", ACCOUNT, 0o750, TMPFILES),
+    "/etc/jupyterhub/jupyterhub_config.py": ("root", ACCOUNT, 0o640, TMPFILES),
+    "/etc/jupyterhub/proxy.env": ("root", "root", 0o600, "chown root: {path}; chmod 600 {path}"),
+    "/var/opt/jupyterhub": (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
+    "/var/opt/jupyterhub/cookie_secret": (ACCOUNT, ACCOUNT, 0o600, "chown jupyterhub: {path}; chmod 600 {path}"),
+    "/var/opt/jupyterhub/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, "chown jupyterhub: {path}; chmod 640 {path}"),
+    SUDOERS: ("root", "root", 0o640, "chown root: {path}; chmod 440 {path}"),
+}
+
+
+def _names(status):
+    """Return owner and group (str) of a file, as numbers where they have no names."""
+    names = []
+    for find, number in ((lambda uid: pwd.getpwuid(uid).pw_name, status.st_uid), (lambda gid: grp.getgrgid(gid).gr_name, status.st_gid)):
+        try:
+            names.append(find(number))
+        except KeyError:
+            names.append(str(number))
+    return tuple(names)
+
+
+@check("accounts")
+def accounts():
+    """The two accounts exist and are no root in disguise."""
+    for name in (ACCOUNT, PROXY):
+        try:
+            account = pwd.getpwnam(name)
+            grp.getgrnam(name)
+        except KeyError:
+            yield Failed(f"account or group {name} is missing", "its service cannot start", "systemd-sysusers jupyterhub.conf")
+            continue
+        if account.pw_uid == 0:
+            yield Failed(f"account {name} has uid 0", "its service has all rights", f"give {name} a uid of its own in /etc/passwd")
+
+
+@check("secrets", needs=["accounts"])
+def secrets():
+    """Owners and modes of what holds secrets; the hub must be able to read its configuration."""
+    for path, (owner, group, mode, mend) in MODES.items():
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            continue  # configuration, database and services have checks of their own
+        mend = mend.format(path=path)
+        if _names(status) != (owner, group):
+            yield Failed(f"{path} belongs to {':'.join(_names(status))}, not to {owner}:{group}", "the wrong account can or cannot use it", mend)
+        elif extra := stat.S_IMODE(status.st_mode) & ~mode:
+            worse = "others can change it" if extra & 0o022 else "others can read it"
+            yield Failed(f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, at most {mode:04o} is right", worse, mend)
+    gid = grp.getgrnam(ACCOUNT).gr_gid
+    for path in sorted(Path("/etc/jupyterhub").glob("jupyterhub_config.d/*.py")):
+        status = path.stat()
+        if status.st_mode & 0o022:
+            yield Failed(f"{path} can be written to by others", "who can write to it is the hub", TMPFILES)
+        elif not (status.st_mode & 0o004 or (status.st_mode & 0o040 and status.st_gid == gid)):
+            yield Failed(f"{path} cannot be read by the hub", "the hub will not start again", TMPFILES)
+
+
+@once
+def unit_groups():
+    """Return the groups (list of str) that the hub's unit gives it."""
+    unit = properties(UNIT, "LoadState", "SupplementaryGroups")
+    # A masked unit says nothing.
+    return unit["SupplementaryGroups"].split() if unit.get("LoadState") == "loaded" else GROUPS.split(",")[1:]
+
+
+@check("groups", needs=["accounts"])
+def groups():
+    """shadow for PAM, jupyterhub-proxy for the proxy's socket; and somebody who may log in."""
+    for name, use in {"shadow": "nobody with a local account can log in", PROXY: "the hub cannot reach its proxy"}.items():
+        if name not in unit_groups():
+            yield Failed(
+                f"SupplementaryGroups= of {UNIT} lacks {name}",
+                use,
+                f"systemctl cat {UNIT} shows where it is set; then `systemctl restart jupyterhub`",
+            )
+    try:
+        users = grp.getgrnam("users")
+    except KeyError:
+        yield Warned("there is no group users", "the shipped rule in sudoers admits its members", "groupadd users, or edit JUPYTER_USERS with visudo")
+    else:
+        yield f"users has {len(users.gr_mem)} members"
+
+
+def as_hub(*command):
+    """Return the command (list of str) as the hub's account with the groups of its unit runs it, without new privileges."""
+    groups = ",".join([ACCOUNT, *unit_groups()])
+    become = [f"--groups={groups}" if part.startswith("--groups=") else part for part in BECOME_HUB]
+    return [*become[:-1], "--no-new-privs", "--", *command]
+
+
+def _sudo(*arguments):
+    """Ask sudo as the hub's account; return (exit code, words)."""
+    become = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "--"]
+    return output(*become, "sudo", "-n", *arguments)
+
+
+def _candidates():
+    """Yield local people (str), members of `users` first: for them sudo is asked."""
+    try:
+        members = grp.getgrnam("users").gr_mem
+    except KeyError:
+        members = []
+    people = [account.pw_name for account in pwd.getpwall() if 1000 <= account.pw_uid < 60000]
+    yield from dict.fromkeys([name for name in members if name in people] + people)
+
+
+@check("sudoers", needs=["accounts", "package-files"])
+def sudoers():
+    """Is the policy well formed, and what does sudo make of it?"""
+    code, said = output("visudo", "-c")
+    if code != 0:
+        wrong = [line for line in said.splitlines() if not line.endswith("parsed OK")]
+        raise Failed(
+            f"visudo -c: {one_line(chr(10).join(wrong))}",
+            "sudo ignores what it cannot read: logins may fail",
+            "visudo -f FILE, where FILE is the one it names",
+        )
+    if not Path(SUDOERS).exists():
+        raise Failed(f"{SUDOERS} is missing", "nobody can log in", CONFMISS)
+    code, said = output("sudo", "-n", "-l", "-U", ACCOUNT)
+    if code == 124:
+        raise Failed(f"sudo does not answer: {said}", "logins are out of order", "time sudo -l -U jupyterhub; a directory service that hangs?")
+    if MEDIATOR not in said:
+        if re.search(r"^[@#]include(dir)?\s", Path("/etc/sudoers").read_text(), re.MULTILINE):
+            mend = f"compare {SUDOERS} with the shipped one: the line `jupyterhub ALL = (JUPYTER_USERS) NOPASSWD: JUPYTER_CMD` must be there"
+        else:
+            mend = "visudo, and add the line `@includedir /etc/sudoers.d`"
+        raise Failed(f"sudo lets {ACCOUNT} run nothing: the rule of {SUDOERS} is not in force", "nobody can log in", mend)
+    if f"pam_service={SESSION_SERVICE}" not in said:
+        raise Failed(
+            f"sudo does not use the PAM service {SESSION_SERVICE}",
+            "servers get no session and end with the hub",
+            f"put the Defaults!JUPYTER_CMD line back into {SUDOERS}",
+        )
+    if _sudo("-l", "/bin/sh")[0] == 0:
+        raise Failed(
+            f"sudo lets {ACCOUNT} run other commands as root",
+            "who takes over the hub takes over the machine",
+            f"sudo -l -U {ACCOUNT} lists them; take the rule away with visudo",
+        )
+    if _sudo("-l", "-u", "root", "--", MEDIATOR)[0] == 0:
+        raise Failed(
+            "JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL"
+        )
+    for name in list(_candidates())[:20]:
+        if _sudo("-l", "-u", name, "--", MEDIATOR)[0] == 0:
+            yield f"admits {name}"
+            return
+    yield Warned("JUPYTER_USERS admits none of the machine's accounts", "nobody (but accounts of a directory) can log in", "usermod -aG users NAME")
+
+
+# -- PAM ---------------------------------------------------------------------------------------------------------------------------
+
+KINDS = ("auth", "account", "password", "session")
+_LINE = re.compile(r"-?(?P<kind>\w+)\s+(?P<control>\[[^]]*\]|\S+)\s+(?P<module>\S+)(?P<rest>.*)")
+
+
+def _stack(service):
+    """Yield (file, line number, kind, module) of a PAM service (file in /etc/pam.d), with what it includes.
+
+    Raises Failed for what libpam would trip over.
+    """
+    path = Path("/etc/pam.d", service)
+    try:
+        lines = path.read_text(errors="replace").replace("\\\n", " ").splitlines()
+    except OSError:
+        raise Failed(
+            f"{path} is missing", "PAM refuses or takes its service `other`", CONFMISS if service.startswith("jupyterhub") else "pam-auth-update"
+        ) from None
+    for number, line in enumerate(lines, 1):
+        line = line.partition("#")[0].strip()
+        if not line:
+            continue
+        if line.startswith("@include"):
+            yield from _stack(line.split()[1])
+            continue
+        found = _LINE.fullmatch(line)
+        if not found or found["kind"] not in KINDS:
+            raise Failed(
+                f"{path}:{number}: PAM does not understand {line!r}",
+                "PAM refuses whoever comes past it",
+                f"correct line {number} of {path}, see pam.d(5)",
+            )
+        if found["control"] in ("include", "substack"):
+            yield from _stack(found["module"])
+        else:
+            yield str(path), number, found["kind"], found["module"]
+
+
+def _module_exists(name):
+    return Path(name).exists() or any(Path("/usr/lib").glob(f"*/security/{name}")) or Path("/usr/lib/security", name).exists()
+
+
+@check("pam-files")
+def pam_files():
+    """Both services can be read, and their modules are there."""
+    for service in (LOGIN_SERVICE, SESSION_SERVICE):
+        modules = list(_stack(service))
+        for file, number, _, module in modules:
+            if not _module_exists(module):
+                raise Failed(
+                    f"{file}:{number}: there is no module {module}",
+                    "PAM refuses whoever comes past it",
+                    f"install its package (apt-file search {module}), or take the line out",
+                )
+        if service == SESSION_SERVICE and not any("pam_systemd.so" in module for _, _, kind, module in modules if kind == "session"):
+            raise Failed(
+                f"/etc/pam.d/{service} has no session line with pam_systemd.so",
+                "no server starts: it would have no session",
+                f"add to it: session required pam_systemd.so class=background; or {CONFMISS}",
+            )
+        for kind in ("auth", "account") if service == LOGIN_SERVICE else ():
+            if not any(found == kind for _, _, found, _ in modules):
+                raise Failed(f"/etc/pam.d/{service} has no {kind} line", "PAM refuses everybody", CONFMISS)
+    yield "both services"
+
+
+@check("logins")
+def logins():
+    """pam_nologin is the machine's own switch."""
+    for path in ("/etc/nologin", "/run/nologin", "/var/run/nologin"):
+        if os.path.exists(path):
+            raise Failed(
+                f"{path} is there: PAM refuses all logins but root's", "nobody can log in", f"rm {path}, when the maintenance it announces is over"
+            )
+
+
+@check("pam", needs=["pam-files", "groups", "accounts"])
+def pam():
+    """A PAM transaction as the hub's account: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
+    venv_python = "/opt/venvs/jupyterhub/bin/python"
+    code, said = output(*as_hub(venv_python, "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
+    if code != 0:
+        raise Failed(
+            f"PAM as {ACCOUNT}: {one_line(said)}",
+            "nobody can log in",
+            f"journalctl -t python -g PAM -n 5 has the module's words; then /etc/pam.d/{LOGIN_SERVICE} and what it includes",
+        )
+
+
+@check("logind", needs=["pam-files"])
+def logind():
+    """A notebook server is a session of systemd-logind."""
+    mend = "systemctl unmask systemd-logind dbus; systemctl start systemd-logind"
+    for unit in ("dbus.service", "systemd-logind.service"):
+        state = output("systemctl", "is-active", unit)[1]
+        if state != "active":
+            raise Failed(f"{unit} is {state}", "no session can be opened, so no server starts", mend)
+    code, said = output("loginctl", "list-sessions", "--no-legend", timeout=5)
+    if code != 0:
+        raise Failed(
+            f"systemd-logind does not answer: {one_line(said)}", "no session can be opened, so no server starts", "systemctl restart systemd-logind"
+        )

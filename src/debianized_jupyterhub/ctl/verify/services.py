@@ -1,0 +1,223 @@
+"""Checks: configuration, units, ports, and whether each part answers the others."""
+
+import asyncio
+import http.client
+import os
+import pwd
+import socket
+import urllib.parse
+from pathlib import Path
+
+from ... import defaults, gate
+from .. import check_config
+from .check import Failed, Warned, check, once, properties
+from .rights import PROXY
+
+SPAWNER = "jupyterhub-spawner.socket"
+PROXY_UNIT = "jupyterhub-proxy.service"
+TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
+RESTART = "systemctl restart jupyterhub"
+
+
+@once
+def configuration_read():
+    """Return check_config.read(), which takes most of a second, once."""
+    return check_config.read()
+
+
+def setting(name):
+    """Return a setting of the hub (FACTS of check_config); where it cannot be read, what the package has set."""
+    shipped = {"bind_url": "http://127.0.0.1:8000/", "hub_ip": "127.0.0.1", "hub_port": 8081}
+    shipped |= {"db_url": f"sqlite:///{defaults.STATE}/jupyterhub.sqlite", "cookie_secret_file": f"{defaults.STATE}/cookie_secret"}
+    return configuration_read()[1].get(name) or shipped[name]
+
+
+@check("configuration", needs=["package-files", "secrets"])
+def configuration():
+    """As the hub would read it at its next start."""
+    for problem in configuration_read()[0]:
+        if problem.fatal:
+            yield Failed(str(problem), "the hub will not start again", problem.mend)
+
+
+@check("settings", needs=["configuration"])
+def settings():
+    """Settings that nothing knows; what JupyterHub itself warns of."""
+    for problem in configuration_read()[0]:
+        if not problem.fatal:
+            finding = Failed if problem.kind == "unknown" else Warned
+            yield finding(str(problem), "what was meant does not happen", problem.mend)
+
+
+# -- Ports -------------------------------------------------------------------------------------------------------------------------
+
+
+def listeners(port):
+    """Return the uids (set of int) of the sockets that listen on a TCP port, and their inodes (set of str). Source: proc_net_tcp(5)."""
+    uids, inodes = set(), set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for line in Path(table).read_text().splitlines()[1:] if os.path.exists(table) else ():
+            fields = line.split()
+            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                uids.add(int(fields[7]))
+                inodes.add(fields[9])
+    return uids, inodes
+
+
+def program_of(inodes):
+    """Return "NAME (pid N)" for the process that has a socket of `inodes` (set of str) open."""
+    wanted = {f"socket:[{inode}]" for inode in inodes}
+    for link in Path("/proc").glob("[0-9]*/fd/*"):
+        try:
+            if os.readlink(link) in wanted:
+                return f"{(link.parents[1] / 'comm').read_text().strip()} (pid {link.parts[2]})"
+        except OSError:
+            continue
+    return "a process that has gone"
+
+
+def proxy_port():
+    """Return the TCP port (int) that browsers reach."""
+    return urllib.parse.urlsplit(setting("bind_url")).port or 80
+
+
+@check("ports", needs=["accounts", "configuration"])
+def ports():
+    """Does another program have the port of the proxy or of the hub?"""
+    for port, account, mend in (
+        (proxy_port(), PROXY, "stop it, or set another port in JUPYTERHUB_BIND_URL in /etc/default/jupyterhub; then systemctl start jupyterhub"),
+        (setting("hub_port"), check_config.ACCOUNT, "stop it, then systemctl start jupyterhub"),
+    ):
+        uids, inodes = listeners(port)
+        if uids - {pwd.getpwnam(account).pw_uid, 0} or (uids == {0} and not program_of(inodes).startswith("systemd ")):
+            what = f"port {port} is taken by another program: {program_of(inodes)}"
+            yield Failed(what, f"{account} cannot start, or is not what browsers reach", mend)
+
+
+# -- Units -------------------------------------------------------------------------------------------------------------------------
+
+
+def unit_findings(unit):
+    """Yield what is wrong with a unit that must run now and after the next boot."""
+    state = properties(unit, "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload")
+    if not state:
+        raise Failed("systemd does not answer", "nothing can be started", "systemctl status")
+    if state["LoadState"] == "masked" or state["UnitFileState"].startswith("masked"):
+        raise Failed(f"{unit} is masked", "it does not start", f"systemctl unmask {unit}; systemctl enable --now {unit}")
+    if state["ActiveState"] != "active":
+        # The hub brings the proxy with it, and stops with it.
+        start = check_config.UNIT if unit == PROXY_UNIT else unit
+        mend = f"systemctl start {start}; if it does not start: journalctl -u {unit} -n 30"
+        what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']})"
+        yield Failed(what, "nobody can log in", mend)
+    elif state["UnitFileState"] != "enabled":
+        yield Failed(
+            f"{unit} is {state['UnitFileState']}: it runs, but does not start at boot", "after a reboot nobody can log in", f"systemctl enable {unit}"
+        )
+    if state["NeedDaemonReload"] == "yes":
+        yield Warned(f"{unit} was changed on the disk", "systemd still has the earlier one", "systemctl daemon-reload")
+
+
+@check(SPAWNER, needs=["accounts", "package-files"])
+def spawner_unit():
+    """The hub's way to sudo."""
+    return unit_findings(SPAWNER)
+
+
+@check(PROXY_UNIT, needs=["accounts", "package-files", "node", "ports", "configuration"])
+def proxy_unit():
+    """The one port for browsers."""
+    return unit_findings(PROXY_UNIT)
+
+
+@check(check_config.UNIT, needs=[PROXY_UNIT, "configuration", "secrets", "database", "groups"])
+def hub_unit():
+    """The hub itself."""
+    return unit_findings(check_config.UNIT)
+
+
+# -- Answers -----------------------------------------------------------------------------------------------------------------------
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path):
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+def get(connection, path, **headers):
+    """Send one GET request; return (status as int, body as str)."""
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()
+
+
+@check("spawner-socket", needs=[SPAWNER])
+def spawner_socket():
+    """Ask for a process that there is none of: the gate must say so."""
+    nobody = int(Path("/proc/sys/kernel/pid_max").read_text())
+    try:
+        asyncio.run(gate.ask("poll", pid=nobody, started="", timeout=TIMEOUT))
+    except gate.GateError as error:
+        raise Failed(str(error), "no server starts or stops", f"journalctl -t jupyterhub-spawner -n 20; systemctl restart {SPAWNER}") from None
+
+
+@check("proxy-api", needs=[PROXY_UNIT, "secrets"])
+def proxy_api():
+    """The hub tells the proxy its routes through a socket, with the token of proxy.env."""
+    mend = "systemctl restart jupyterhub-proxy"
+    token = check_config.hub_environment().get("CONFIGPROXY_AUTH_TOKEN", "")
+    if not token:
+        raise Failed(
+            "/etc/jupyterhub/proxy.env has no CONFIGPROXY_AUTH_TOKEN", "hub and proxy do not start again", f"rm /etc/jupyterhub/proxy.env; {mend}"
+        )
+    try:
+        status, _ = get(_UnixConnection(defaults.PROXY_API), "/api/routes", Authorization=f"token {token}")
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"the proxy does not answer at {defaults.PROXY_API}: {error}", "no server can be reached", mend) from None
+    if status == 403:
+        raise Failed("the running proxy does not take the token of /etc/jupyterhub/proxy.env", "hub and proxy will not understand each other", mend)
+    yield f"status {status}"
+
+
+@check("hub", needs=[check_config.UNIT])
+def hub():
+    """Does the hub itself answer, at its own port?"""
+    base = urllib.parse.urlsplit(setting("bind_url")).path.rstrip("/")
+    host, port = setting("hub_ip") or "127.0.0.1", setting("hub_port")
+    try:
+        status, _ = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/health")
+    except (OSError, http.client.HTTPException) as error:
+        what = f"the hub does not answer at {host}:{port} ({error})"
+        raise Failed(what, "nobody can log in or start a server", f"journalctl -u jupyterhub -n 30; then {RESTART}") from None
+    if status != 200:
+        yield Failed(f"the hub answers with status {status}", "it is not well", f"journalctl -u jupyterhub -n 30; then {RESTART}")
+
+
+def public_address():
+    """Return (host, port, path) at which this machine reaches the proxy."""
+    url = urllib.parse.urlsplit(setting("bind_url"))
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(url.hostname or "", url.hostname)
+    return host, proxy_port(), url.path.rstrip("/")
+
+
+@check("login-page", needs=["hub", "proxy-api"])
+def login_page():
+    """As a browser gets it, through the proxy."""
+    host, port, base = public_address()
+    try:
+        status, page = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/login")
+    except (OSError, http.client.HTTPException) as error:
+        raise Failed(f"{host}:{port} does not answer ({error})", "browsers see nothing", "systemctl restart jupyterhub-proxy") from None
+    if status != 200 or "<form" not in page and "/hub/oauth_login" not in page:
+        yield Failed(
+            f"http://{host}:{port}{base}/hub/login answers with status {status}", "nobody can log in", f"{RESTART}: it sets the proxy's routes again"
+        )

@@ -1,0 +1,86 @@
+"""Checks: are the package's files as they were installed, and can what they are run by run them?"""
+
+import json
+import os
+import re
+import time
+from pathlib import Path
+
+from .check import Failed, Warned, check, once, one_line, output
+
+VENV = Path("/opt/venvs/jupyterhub")
+TREES = Path("/opt/venvs/jupyterhub-servers")
+REINSTALL = "apt-get install --reinstall jupyterhub (or the .deb it came from)"
+
+
+@once
+def altered():
+    """Return the package's files that are not as dpkg installed them (list of str), without configuration files."""
+    _, lines = output("dpkg", "--verify", "jupyterhub", timeout=120)
+    return [line.split(maxsplit=1)[1] for line in lines.splitlines() if re.match(r"(missing|[?.5]{9})\s+/", line)]
+
+
+@check("package-files")
+def package_files():
+    """dpkg's own list of checksums."""
+    if found := altered():
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        yield Failed(f"{found[0]}{more}: missing or not as installed", "the software is not the one that was tested", REINSTALL)
+
+
+@check("server-files", needs=["package-files"])
+def server_files():
+    """New notebook servers run from a tree of hard links to the files of the installed version."""
+    current = TREES / "current"
+    try:
+        same = os.path.samefile(current / "pyvenv.cfg", VENV / "pyvenv.cfg")
+    except OSError:
+        same = False
+    if not same:
+        name = os.readlink(current) if current.is_symlink() else "not there"
+        raise Failed(
+            f"{current} ({name}) is not the tree of the installed version",
+            "notebook servers do not start, or start with another version",
+            "/usr/libexec/jupyterhub/server-tree add",
+        )
+    code, said = output(str(current / "bin/python"), "-IS", "-c", "")
+    if code != 0:
+        raise Failed(
+            f"{current}/bin/python does not run: {one_line(said)}",
+            "no notebook server starts",
+            "apt-get install --reinstall python3-minimal 'python3.*-minimal'",
+        )
+    yield f"of {os.readlink(current)}"
+
+
+@check("node", needs=["package-files"])
+def node():
+    """The proxy is run by Debian's Node."""
+    package = json.loads((VENV / "lib/node_modules/configurable-http-proxy/package.json").read_text())
+    wanted = int(re.search(r"\d+", package.get("engines", {}).get("node", "0"))[0])
+    code, said = output("/usr/bin/node", "--version")
+    found = re.match(r"v(\d+)\.", said)
+    mend = "apt-get install --reinstall nodejs"
+    if code != 0 or not found:
+        raise Failed(f"/usr/bin/node does not run: {one_line(said)}", "the proxy will not start again", mend)
+    if int(found[1]) < wanted:
+        raise Failed(f"/usr/bin/node is {said}, the proxy needs {wanted} or later", "the proxy will not start again", mend)
+    yield said
+
+
+@check("clock")
+def clock():
+    """A clock before the package's date makes certificates, cookies and tokens invalid."""
+    built = (VENV / "pyvenv.cfg").stat().st_mtime
+    now = time.time()
+    if now < built:
+        day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
+        yield Failed(
+            f"the clock says {day} UTC, the installed package is younger than that",
+            "cookies, tokens and certificates are valid at the wrong times",
+            "set the clock: timedatectl set-ntp true",
+        )
+        return
+    in_container = output("systemd-detect-virt", "--quiet", "--container")[0] == 0  # then the clock is the host's
+    if not in_container and output("timedatectl", "show", "--property=NTPSynchronized", "--value")[1] == "no":
+        yield Warned("the clock is not synchronised", "it may drift away from that of the browsers", "timedatectl set-ntp true")
