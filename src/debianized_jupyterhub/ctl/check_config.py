@@ -171,15 +171,16 @@ class _Collector(logging.Filter):
 
 def inspect(argv):
     """Do what read says, for a hub that is started with the arguments `argv` (list of str)."""
-    from jupyterhub.app import JupyterHub
     from traitlets import TraitError
 
-    app = JupyterHub()
+    from debianized_jupyterhub.app import Hub
+
+    app = Hub()
     log = _Collector()
     app.log.addFilter(log)
-    bare = JupyterHub.load_config_file.__wrapped__  # without the wrapper that would end us
+    bare = Hub.load_config_file.__wrapped__  # without the wrapper that would end us
     try:
-        JupyterHub.parse_command_line.__wrapped__(app, argv)
+        Hub.parse_command_line.__wrapped__(app, argv)
         places = _places(Path(app.config_file).parent)
         bare(app, app.config_file)
         authenticator = app.authenticator_class(parent=app)

@@ -13,6 +13,7 @@ import click
 
 from .check_config import hub_environment
 from .common import Failure, NoSpace, require_root
+from .hub import DOOR
 from .verify import results
 from .verify.check import output
 
@@ -42,14 +43,13 @@ _KEY = re.compile(r"(?s)-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIV
 
 def known_secrets():
     """Return the secrets of this installation (set of str) that have a place of their own: wherever they turn up, they are masked."""
-    found = set()
-    paths = [Path("/etc/jupyterhub/proxy.env"), *Path("/var/opt/jupyterhub").glob("cookie_secret*"), *Path("/etc/jupyterhub").glob("*token*")]
-    for path in paths:
+    found = {value for name, value in hub_environment().items() if re.fullmatch(_NAME, name, re.IGNORECASE)}
+    for path in [*Path("/var/opt/jupyterhub").glob("cookie_secret*"), *Path("/etc/jupyterhub").glob("*token*")]:
         if path.is_file():
-            text = path.read_text(errors="replace")
-            found.update(part for part in re.split(r"[\s=]+", text) if len(part) >= 12)
-    found.update(value for name, value in hub_environment().items() if re.fullmatch(_NAME, name, re.IGNORECASE))
-    return {secret for secret in found if len(secret) >= 4 and not secret.startswith("CONFIGPROXY")}
+            found.update(path.read_text(errors="replace").split())
+    if os.path.exists(DOOR):
+        found.add(json.loads(Path(DOOR).read_text())["token"])
+    return {secret for secret in found if len(secret) >= 6}
 
 
 def redact(text, secrets=()):

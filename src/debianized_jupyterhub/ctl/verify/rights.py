@@ -23,6 +23,8 @@ MODES = {
     "/etc/jupyterhub/jupyterhub_config.d": ("root", ACCOUNT, 0o750, TMPFILES),
     "/etc/jupyterhub/jupyterhub_config.py": ("root", ACCOUNT, 0o640, TMPFILES),
     "/etc/jupyterhub/proxy.env": ("root", "root", 0o600, "chown root: {path}; chmod 600 {path}"),
+    "/etc/jupyterhub/metrics.token": ("root", ACCOUNT, 0o640, TMPFILES),
+    "/run/jupyterhub/ctl.json": (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
     "/var/opt/jupyterhub": (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
     "/var/opt/jupyterhub/cookie_secret": (ACCOUNT, ACCOUNT, 0o600, "chown jupyterhub: {path}; chmod 600 {path}"),
     "/var/opt/jupyterhub/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, "chown jupyterhub: {path}; chmod 640 {path}"),

@@ -8,7 +8,7 @@ import socket
 import urllib.parse
 from pathlib import Path
 
-from ... import defaults, gate
+from ... import defaults, gate, notices
 from .. import check_config
 from .check import Failed, Warned, check, once, properties
 from .rights import PROXY
@@ -212,6 +212,8 @@ def public_address():
 @check("login-page", needs=["hub", "proxy-api"])
 def login_page():
     """As a browser gets it, through the proxy."""
+    if text := notices.OFFLINE.read():
+        raise Warned(f"the hub is offline: {text}", "nobody new can log in", "jupyterhub-ctl online, when the maintenance is over")
     host, port, base = public_address()
     try:
         status, page = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/login")
