@@ -550,3 +550,7 @@ def test_report_that_cannot_be_written(machine, hub):
     left = machine.sh("ls -A /mnt/small; umount /mnt/small; rmdir /mnt/small")
     assert (done.returncode, left) == (10, "")
     assert "No space left" in done.stderr
+    machine.sh("echo mine >/root/mine")
+    done = machine.run(CTL, "report", "/root/mine", check=False)
+    assert (done.returncode, machine.sh("cat /root/mine")) == (1, "mine")
+    assert done.stderr == "jupyterhub-ctl: /root/mine is there already: name another file\n"

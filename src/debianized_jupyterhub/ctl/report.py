@@ -107,6 +107,8 @@ def report(file):
     """
     require_root()
     file = Path(file or time.strftime("jupyterhub-report-%Y%m%d-%H%M%S.tar.gz"))
+    if os.path.lexists(file):
+        raise Failure(f"{file} is there already: name another file")
     new = file.with_name(f".{file.name}.new")
     secrets = known_secrets()
     try:
