@@ -34,7 +34,7 @@ class Load:
     """One load of JupyterLab's page, watched: bytes on the wire and bytes of content, headers in the first; files that the server was asked for."""
 
     def __init__(self, machine, page):
-        self.wire = self.content = self.requests = 0
+        self.wire = self.content = self.requests = self.finished = 0
         page.goto("about:blank")
         devtools = page.context.new_cdp_session(page)
         devtools.on("Network.responseReceived", self._request)
@@ -44,8 +44,10 @@ class Load:
         before = len(self._asked(machine))
         page.goto("user/alice/lab")
         page.locator(".jp-Launcher").first.wait_for(timeout=60_000)
-        page.wait_for_load_state("networkidle")
-        page.wait_for_timeout(1000)  # what JupyterLab asks for once it is shown
+        before_last = -1  # until it asks for nothing more; a page that waits for messages is never idle
+        while before_last != self.finished:
+            before_last = self.finished
+            page.wait_for_timeout(2000)
         devtools.detach()
         self.static = self._asked(machine)[before:]
 
@@ -56,6 +58,7 @@ class Load:
         self.content += event["dataLength"]
 
     def _finished(self, event):
+        self.finished += 1
         self.wire += event["encodedDataLength"]
 
     @staticmethod
