@@ -1,0 +1,111 @@
+"""Debian 12 becomes Debian 13 with the package installed: users and settings stay, the hub serves afterwards.
+
+Starts from SUITE=debian:bookworm and needs the packages of both suites in dist/.
+"""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+import requests
+from harness import wait_for
+from hubclient import BASE, Hub
+
+pytestmark = pytest.mark.slow
+
+ACCOUNTS = "/opt/venvs/jupyterhub/bin/python -c \"import sqlite3; print(sqlite3.connect('/var/opt/jupyterhub/jupyterhub.sqlite').execute('select id, name, created from users').fetchall())\""
+FETCH = """
+cat /etc/resolv.conf >"$1/etc/resolv.conf"
+sed -i 's/bookworm/trixie/g' "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* 2>/dev/null || true
+chroot "$1" apt-get -qq -o APT::Sandbox::User=root -o APT::Update::Error-Mode=any update
+chroot "$1" apt-get -qq -y --download-only -o APT::Sandbox::User=root dist-upgrade
+rm "$1/etc/resolv.conf"
+"""
+
+
+@pytest.fixture(scope="module")
+def repository(suite, deb, build_sh, tmp_path_factory):
+    """The folder `public` of a repository with the packages of both suites."""
+    if suite[0] != "debian:bookworm":
+        pytest.skip("starts from SUITE=debian:bookworm")
+    newer = sorted(deb.parent.glob("jupyterhub_*+deb13_*.deb"), key=lambda path: path.stat().st_mtime)
+    assert newer, "no jupyterhub_*+deb13_*.deb in dist/: run ./build.sh debian:trixie"
+    shutil.copy(newer[-1], build_sh.tree / "dist")
+    folder = tmp_path_factory.mktemp("repository")
+    build_sh("--repository", folder, "--url", "file:/srv/jupyterhub")
+    return folder / "public"
+
+
+@pytest.fixture(scope="module")
+def upgraded(site, installed, repository):
+    """What was Debian 12 with a user of the hub, fetched Debian 13 while it was off, took it without any network, and was booted again."""
+    machine = site.machine("distribution-upgrade", *installed)
+    shutil.copytree(repository, machine.root / "srv/jupyterhub", symlinks=True)
+    machine.boot()
+    with machine.network():
+        machine.add_user("alice")
+        machine.write("/etc/jupyterhub/jupyterhub_config.d/10-site.py", "c = get_config()\nc.JupyterHub.template_vars = {'announcement': 'the words of the site'}\n")
+        run_a_cell("open('kept.txt', 'w').write('kept')")
+        machine.account = machine.sh(ACCOUNTS)
+        machine.refusal = refused(machine, *repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb"))
+    machine.power_off()
+    shutil.copy(repository / "jupyterhub-trixie.sources", machine.root / "etc/apt/sources.list.d")
+    fetched = subprocess.run(["sh", "-euc", FETCH, "sh", machine.root], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    assert fetched.returncode == 0, fetched.stderr
+    machine.boot()
+    machine.sh("apt-get -qq -y -o Dpkg::Options::=--force-confold dist-upgrade", timeout=3600)
+    machine.power_off()
+    machine.boot()
+    with machine.network():
+        yield machine
+    site.discard(machine)
+
+
+def run_a_cell(code):
+    hub = Hub()
+    wait_for(hub.answers, "the hub answers", timeout=60, every=0.2)
+    user = hub.login("alice", "secret")
+    user.spawn()
+    kernel = user.kernel()
+    answer = kernel.execute(code)
+    kernel.close()
+    return answer
+
+
+def refused(machine, deb):
+    """Ask apt for a package of the other suite; return its words."""
+    file = machine.push(deb)
+    result = machine.run("apt-get", "-y", "install", "--allow-downgrades", file, check=False)
+    machine.run("rm", file)
+    assert result.returncode == 100
+    return result.stdout + result.stderr
+
+
+def test_package_for_debian_13_was_refused_on_12(upgraded):
+    assert re.search(r"jupyterhub : Depends: (.*\n.*Depends: )*python3\.13 but it is not installable", upgraded.refusal), upgraded.refusal
+
+
+def test_it_is_debian_13_with_its_package(upgraded):
+    assert upgraded.sh(". /etc/os-release; echo $VERSION_CODENAME") == "trixie"
+    assert upgraded.sh("dpkg-query -W -f '${Version}' jupyterhub").endswith("+deb13")
+    assert upgraded.sh("dpkg --audit; dpkg --verify jupyterhub") == ""
+
+
+def test_no_unit_of_ours_failed(upgraded):
+    assert upgraded.sh("systemctl list-units --failed --no-legend --plain 'jupyterhub*'") == ""
+    units = "jupyterhub jupyterhub-proxy jupyterhub-spawner.socket"
+    assert set(upgraded.sh(f"systemctl is-enabled {units}; systemctl is-active {units}").split()) == {"enabled", "active"}
+
+
+def test_user_works_on_with_the_files_of_before(upgraded):
+    assert run_a_cell("print(open('kept.txt').read(), __import__('sys').version_info[:2])") == "kept (3, 13)"
+
+
+def test_hub_knows_its_users_and_settings(upgraded):
+    assert upgraded.sh(ACCOUNTS) == upgraded.account
+    assert "the words of the site" in requests.get(f"{BASE}/hub/login", timeout=10).text
+
+
+def test_trees_of_the_old_python_are_gone(upgraded):
+    assert "+deb12" not in upgraded.sh("ls /opt/venvs/jupyterhub-servers; ls -d /opt/venvs/jupyterhub/lib/python3.*")
