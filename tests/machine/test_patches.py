@@ -10,6 +10,7 @@ import pathlib
 import re
 import socket
 import subprocess
+import textwrap
 
 import pytest
 from harness import wait_for
@@ -27,28 +28,124 @@ import rfc3987_syntax
 print(len(made))
 """
 
-
-CHANGED = {"rfc3987-syntax-lazy": "rfc3987_syntax/syntax_helpers.py", "jupyterlab-registry-lazy": "jupyterlab/commands.py"}
+# What each of these patches keeps out of a notebook server that nobody has asked for anything.
+NEEDLESS = {
+    "ipython-not-in-servers": "IPython",
+    "isoduration-arrow-lazy": "arrow",
+    "jupyterhub-singleuser-imports": "sqlalchemy",
+    "jupyterlab-httpx-lazy": "httpx",
+    "jupyterlab-server-requests-lazy": "requests",
+    "rfc3987-syntax-lazy": "lark",
+}
 
 
 @pytest.fixture(scope="module")
 def upstream(machine, tmp_path_factory):
     """A folder inside with the patched modules as upstream has them: the patches taken back."""
     folder = tmp_path_factory.mktemp("upstream")
-    for patch, changed in CHANGED.items():
-        file = folder / changed
-        file.parent.mkdir()
-        file.write_text(machine.run("sh", "-c", f"cat {SITE}/{changed}").stdout)
-        command = ["patch", "--quiet", "--reverse", "--strip=1", f"--directory={folder}", f"--input={PATCHES / patch}.patch"]
-        subprocess.run(command, check=True)
-        module = file.parent.name
-        machine.sh(f"mkdir -p /opt/upstream; cp -r {SITE}/{module} /opt/upstream/; rm -r /opt/upstream/{module}/__pycache__")
-        machine.write(f"/opt/upstream/{changed}", file.read_text())
+    for name in (*NEEDLESS, "jupyterlab-registry-lazy"):
+        patch = PATCHES / f"{name}.patch"
+        for changed in re.findall(r"(?m)^\+\+\+ b/(\S+)", patch.read_text()):
+            file, package = folder / changed, changed.split("/")[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(machine.run("sh", "-c", f"cat {SITE}/{changed}").stdout)
+            machine.sh(f"mkdir -p /opt/upstream; test -e /opt/upstream/{package} || cp -r {SITE}/{package} /opt/upstream/")
+        subprocess.run(["patch", "--quiet", "--reverse", "--strip=1", f"--directory={folder}", f"--input={patch}"], check=True)
+    for file in folder.rglob("*.py"):
+        machine.write(f"/opt/upstream/{file.relative_to(folder)}", file.read_text())
+    machine.sh("find /opt/upstream -name __pycache__ -prune -exec rm -r {} +")  # unchecked: it would win
     return "/opt/upstream"
 
 
-def test_rfc3987_patch_still_matters(machine, upstream):
-    """Upstream's own code builds parsers at import: if it does no longer, drop the patch."""
+# Does all that a server does before it answers requests, and prints the modules that it has then.
+LOADED = """
+import sys, jupyterhub.singleuser
+from jupyter_server.serverapp import ServerApp
+ServerApp.instance().initialize(["--allow-root", "--no-browser", "--port=8999"])
+print("loaded:", *sys.modules)
+"""
+
+
+def loaded(machine, before=""):
+    """Return the modules (list of str) of a server with all of the package's extensions, after the Python statement `before`."""
+    return machine.run(PYTHON, "-c", f"{before}{LOADED}").stdout.partition("loaded:")[2].split()
+
+
+@pytest.fixture(scope="module")
+def modules(machine):
+    modules = loaded(machine)
+    assert {"jupyterlab.labapp", "notebook.app", "notebook_shim", "jupyter_lsp.manager", "jupyter_server_terminals"} <= set(modules)
+    return modules
+
+
+@pytest.fixture(scope="module")
+def upstreams_modules(machine, upstream):
+    return loaded(machine, f"import sys; sys.path.insert(0, {upstream!r})")
+
+
+@pytest.mark.parametrize("module", NEEDLESS.values())
+def test_server_does_without(modules, module):
+    assert module not in modules
+
+
+@pytest.mark.parametrize("patch, module", NEEDLESS.items())
+def test_patch_still_matters(upstreams_modules, patch, module):
+    """Upstream's own code imports it: if it does no longer, drop the patch."""
+    assert module in upstreams_modules
+
+
+def test_kernels_of_ipython_are_found_where_ipython_has_them(machine):
+    code = """
+        import os, sys
+        from jupyter_client.kernelspec import KernelSpecManager
+        from IPython.paths import get_ipython_dir
+        for os.environ["IPYTHONDIR"] in ("", "/srv/ipython", "~/elsewhere"):
+            os.environ["IPYTHONDIR"] or os.environ.pop("IPYTHONDIR")
+            assert KernelSpecManager().kernel_dirs[-1] == os.path.join(get_ipython_dir(), "kernels")
+    """
+    machine.run(PYTHON, "-c", textwrap.dedent(code))
+
+
+@pytest.mark.parametrize("duration, valid", [("P3Y6M4DT12H30M5S", True), ("P0003-06-04T12:30:05", True), ("3 years", False)])
+def test_durations_are_still_parsed(machine, duration, valid):
+    code = "import sys, isoduration; isoduration.parse_duration(sys.argv[1])"
+    assert (machine.run(PYTHON, "-c", code, duration, check=False).returncode == 0) == valid
+
+
+# A web server that answers every request with the text in its first argument, and its address.
+SERVE = """
+import asyncio, http.server, logging, os, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(sys.argv[1].encode())
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+address = f"http://127.0.0.1:{server.server_port}"
+"""
+
+
+@pytest.mark.parametrize("proxy", ["", "os.environ['http_proxy'] = address; address = 'http://pypi.example'"])
+def test_extension_manager_still_asks_pypi(machine, proxy):
+    """Also through the proxy that the environment names."""
+    code = f"""{SERVE}{proxy}
+from jupyterlab.extensions.pypi import PyPIExtensionManager
+manager = PyPIExtensionManager()
+print(asyncio.run(manager._fetch_package_metadata("name", "1.0", address))["summary"])
+"""
+    assert machine.run(PYTHON, "-c", code, '{"info": {"summary": "found"}}').stdout.strip() == "found"
+
+
+def test_lists_of_blocked_extensions_are_still_fetched(machine):
+    code = f"""{SERVE}
+from jupyterlab_server.listings_handler import ListingsHandler, fetch_listings
+ListingsHandler.blocked_extensions_uris = {{address}}
+fetch_listings(logging.getLogger())
+print(ListingsHandler.blocked_extensions[0]["name"])
+"""
+    assert machine.run(PYTHON, "-c", code, '{"blocked_extensions": [{"name": "bad"}]}').stdout.strip() == "bad"
+
+
+def test_rfc3987_patch_still_matters_for_its_parsers(machine, upstream):
     code = f"import sys; sys.path.insert(0, {upstream!r}){COUNT_PARSERS}"
     assert int(machine.run(PYTHON, "-c", code).stdout) > 0
 
