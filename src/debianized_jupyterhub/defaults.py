@@ -37,6 +37,13 @@ def apply(c) -> None:
     c.PAMAuthenticator.service = "jupyterhub"
     # The hub has no rights to open sessions: sudo does that, with its own PAM service.
     c.PAMAuthenticator.open_sessions = False
+    # When many log in at once, servers wait for their turn in the spawner instead
+    # of failing: no error page "too many at a time" (429), and time enough for the
+    # last of a class on a small machine. A server that ends while it starts is
+    # noticed at once, whatever these are (docs/performance.md, "Many users").
+    c.JupyterHub.concurrent_spawn_limit = 0
+    c.Spawner.start_timeout = 300
+    c.Spawner.http_timeout = 120
     # The hub's own environment is nobody else's business.
     c.Spawner.env_keep = []
     java = os.environ.get("JUPYTERHUB_JAVA_HOME") or DEBIAN_JAVA

@@ -1,6 +1,7 @@
 """Start single-user servers through sudo, without sudo below the hub."""
 
 import asyncio
+import os
 import signal
 import time
 
@@ -10,6 +11,11 @@ from sudospawner import SudoSpawner
 
 from .gate import GateError, ask
 from .services import activity_interval
+
+# A start keeps one core busy for about a second. When a whole class logs in at
+# once, those who came first have their servers soonest if the others wait for
+# their turn (docs/performance.md, "Many users").
+turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))
 
 
 class GateSpawner(SudoSpawner):
@@ -52,20 +58,23 @@ class GateSpawner(SudoSpawner):
         return await ask(action, user=self.user.name, **request)
 
     async def start(self) -> tuple[str, int]:
-        """Start the server and return its address as soon as it listens.
+        """Start the server when it has its turn, and return its address as soon as it listens.
 
         Raises SpawnException, with words for the user's page and the log, where it
         cannot be started or ends before it listens.
         """
         self.ip = self.ip or "127.0.0.1"
-        self.port = random_port()
-        try:
-            answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30)
-            self.pid, self.started = answer["pid"], answer["started"]
-            self._note()
-            await self._wait_for_port()
-        except GateError as error:
-            raise SpawnException(str(error), reason="gate") from None
+        async with turns:
+            self.port = random_port()
+            try:
+                answer = await self.do(
+                    "spawn", args=self.get_args(), env=self.get_env(), timeout=30
+                )
+                self.pid, self.started = answer["pid"], answer["started"]
+                self._note()
+                await self._wait_for_port()
+            except GateError as error:
+                raise SpawnException(str(error), reason="gate") from None
         return self.ip, self.port
 
     def _note(self) -> None:
@@ -81,10 +90,11 @@ class GateSpawner(SudoSpawner):
         """Return once the server accepts connections; raise GateError if it ends first.
 
         JupyterHub would poll with a back-off that doubles and jitters; here one
-        user waits for one local port, and 20 ms cost next to nothing.
+        user waits for one local port, and 20 ms cost next to nothing. To ask whether
+        the process still lives costs more: seldom, and not of a server that is up in time.
         """
         deadline = time.monotonic() + self.start_timeout
-        next_look = time.monotonic() + 0.5
+        next_look = time.monotonic() + 1
         while time.monotonic() < deadline:
             try:
                 _, writer = await asyncio.open_connection(self.ip, self.port)
@@ -99,8 +109,36 @@ class GateSpawner(SudoSpawner):
                         "The notebook server ended while it started. Its messages are in the"
                         f" journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
                     )
-                next_look = time.monotonic() + 0.5
+                next_look = time.monotonic() + 1
         raise GateError(f"The notebook server does not listen after {self.start_timeout} s")
+
+    async def stop(self, now: bool = False) -> None:
+        """End the server, gently first (not if `now`), and return as soon as it has ended.
+
+        LocalProcessSpawner would ask again and again, with a back-off, whether it
+        has; each question is a process here. The gate waits for the end itself.
+        """
+        ladder = [
+            (signal.SIGINT, self.interrupt_timeout),
+            (signal.SIGTERM, self.term_timeout),
+            (signal.SIGKILL, self.kill_timeout),
+        ]
+        for sig, seconds in ladder[now:]:
+            try:
+                answer = await self.do(
+                    "stop",
+                    pid=self.pid,
+                    started=self.started,
+                    signal=int(sig),
+                    seconds=seconds,
+                    timeout=seconds + 10,
+                )
+            except GateError as error:
+                self.log.error("Cannot stop %s: %s", self._log_name, error)
+                continue
+            if not answer["alive"]:
+                return
+        self.log.warning("Process %i never died", self.pid)
 
     async def poll(self) -> int | None:
         """Return None if the server runs, else 0.
