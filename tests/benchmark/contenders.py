@@ -65,6 +65,12 @@ def peer_requirements(versions):
     return [*PIP_PACKAGES, *sorted(extras & versions.keys())], [f"{name}=={version}" for name, version in sorted(versions.items())]
 
 
+def add_users(machine, users):
+    """Make many accounts (iterable of str) at once, as Machine.add_user() makes one."""
+    machine.sh(f"for user in {' '.join(users)}; do useradd --create-home --shell /bin/bash --groups users $user; done", timeout=300)
+    machine.run("chpasswd", input="".join(f"{user}:secret\n" for user in users), timeout=300)
+
+
 class Process(typing.NamedTuple):
     """A process of a machine."""
 
@@ -122,8 +128,7 @@ class Contender:
         """Boot the installed machine, with accounts for `users` (iterable of str) and the hub answering."""
         self.machine = self.site.machine(self.name, *self.layers).boot()
         self._users = itertools.cycle(users)
-        self.machine.sh(f"for user in {' '.join(users)}; do useradd --create-home --shell /bin/bash --groups users $user; done")
-        self.machine.run("chpasswd", input="".join(f"{user}:secret\n" for user in users), timeout=120)
+        add_users(self.machine, users)
         with self.machine.network():
             wait_for(self.hub.answers, f"the hub of {self.name} answers", timeout=60)
         return self

@@ -50,17 +50,17 @@ def log_in(browser, patience=180):
     if "/spawn-pending/" in answer.url:
         browser._progress(patience)
     cookie = f"jupyterhub-user-{urllib.parse.quote(browser.name)}"
-    where = f"{BASE}{browser.prefix}"
+    where = browser.prefix
     while cookie not in browser.session.cookies:
         answer = browser.request("GET", where, allow_redirects=False)
         assert answer.is_redirect, f"{where} does not lead to the server of {browser.name}"
-        where = urllib.parse.urljoin(where, answer.headers["Location"])
+        where = urllib.parse.urljoin(where, answer.headers["Location"]).removeprefix(BASE)
     browser.get(f"{browser.prefix}api/status")
 
 
 def lab_page(browser):
     """Load JupyterLab's page, and what it names; return the bytes that come over the network."""
-    address = f"{BASE}{browser.prefix}lab"
+    address = f"{browser.prefix}lab"
     page = browser.get(address).text
     names = re.findall(r'<(?:script|link)[^>]*(?:src|href)="([^"]+)"', page)
     transferred = len(gzip.compress(page.encode()))

@@ -227,3 +227,18 @@ def is_process(path, machine, inside):
         if os.readlink(path / "ns/pid") == os.readlink(f"/proc/{machine.leader}/ns/pid"):
             return re.search(r"(?m)^NSpid:.*\t(\d+)$", (path / "status").read_text())[1] == inside
     return False
+
+
+def test_servers_collect_garbage_once_they_are_up(machine, hub):
+    """A server's own words: what its user's configuration runs in it."""
+    machine.add_user("bob")
+    code = 'open("/home/bob/gc", "w").write(f"{gc.isenabled()} {gc.get_freeze_count() > 10000}")'
+    config = f"import gc, threading\nassert not gc.isenabled()\nthreading.Timer(8, lambda: {code}).start()\n"
+    machine.run("sh", "-c", "mkdir ~/.jupyter; cat >~/.jupyter/jupyter_server_config.py", user="bob", input=config)
+    bob = hub.login("bob", "secret")
+    bob.spawn()
+    assert wait_for(lambda: machine.sh("cat /home/bob/gc || true"), "the server has told", timeout=60) == "True True"
+
+
+def test_other_programs_collect_garbage_as_ever(machine):
+    assert machine.run(PYTHON, "-c", "import gc, jupyterhub.singleuser; print(gc.isenabled())").stdout.strip() == "True"
