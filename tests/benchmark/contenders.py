@@ -27,6 +27,7 @@ DEBIAN_PACKAGES = ("python3-venv", "nodejs", "npm")
 PIP_PACKAGES = ("jupyterhub", "jupyterlab", "notebook", "ipywidgets")
 PROXY_PACKAGE = "configurable-http-proxy"
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
+PATIENCE = 900  # seconds that anything may take on a computer that does other things too
 BACKEND_PORT = 9009
 
 # A route to a program that does next to nothing, to measure the proxy alone; see backend.py.
@@ -67,8 +68,8 @@ def peer_requirements(versions):
 
 def add_users(machine, users):
     """Make many accounts (iterable of str) at once, as Machine.add_user() makes one."""
-    machine.sh(f"for user in {' '.join(users)}; do useradd --create-home --shell /bin/bash --groups users $user; done", timeout=300)
-    machine.run("chpasswd", input="".join(f"{user}:secret\n" for user in users), timeout=300)
+    machine.sh(f"for user in {' '.join(users)}; do useradd --create-home --shell /bin/bash --groups users $user; done", timeout=PATIENCE)
+    machine.run("chpasswd", input="".join(f"{user}:secret\n" for user in users), timeout=PATIENCE)
 
 
 class Process(typing.NamedTuple):
@@ -130,7 +131,7 @@ class Contender:
         self._users = itertools.cycle(users)
         add_users(self.machine, users)
         with self.machine.network():
-            wait_for(self.hub.answers, f"the hub of {self.name} answers", timeout=60)
+            wait_for(self.hub.answers, f"the hub of {self.name} answers", timeout=PATIENCE)
         return self
 
     def next_user(self):
@@ -202,7 +203,7 @@ class Package(Contender):
         self.layers = [machine.upper, self.root]
 
     def _install(self, machine):
-        machine.run("apt-get", "-qq", "-y", "install", machine.push(self.deb), timeout=300)
+        machine.run("apt-get", "-qq", "-y", "install", machine.push(self.deb), timeout=PATIENCE)
 
     def _configure(self, machine):
         machine.write("/etc/jupyterhub/jupyterhub_config.d/90-benchmark.py", SERVICE)
@@ -287,11 +288,11 @@ class Peer(Contender):
         new.rename(self.root)
 
     def _install(self, machine):
-        machine.run("apt-get", "-qq", "-y", "install", *DEBIAN_PACKAGES, timeout=900)
-        machine.run("python3", "-m", "venv", "/opt/jupyterhub", timeout=300)
+        machine.run("apt-get", "-qq", "-y", "install", *DEBIAN_PACKAGES, timeout=PATIENCE)
+        machine.run("python3", "-m", "venv", "/opt/jupyterhub", timeout=PATIENCE)
         pip = ("/opt/jupyterhub/bin/pip", "install", "--quiet", "--no-index", "--find-links=/root/wheels", "--constraint=/root/constraints.txt")
-        machine.run(*pip, *self.requirements, timeout=900)
-        machine.run("npm", "install", "--global", "--silent", "--offline", "--cache=/root/npm", self.proxy, timeout=300)
+        machine.run(*pip, *self.requirements, timeout=PATIENCE)
+        machine.run("npm", "install", "--global", "--silent", "--offline", "--cache=/root/npm", self.proxy, timeout=PATIENCE)
 
     def _configure(self, machine):
         machine.write("/opt/jupyterhub/etc/jupyterhub/jupyterhub_config.py", PEER_CONFIG)

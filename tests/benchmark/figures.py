@@ -17,7 +17,7 @@ import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
-from contenders import BACKEND_PORT
+from contenders import BACKEND_PORT, PATIENCE
 from harness import wait_for
 from hubclient import BASE, HubError, HubUser, Kernel
 
@@ -38,7 +38,7 @@ def login_form(user):
     return browser
 
 
-def log_in(browser, patience=180):
+def log_in(browser, patience=PATIENCE):
     """Send the form, wait on the page that says the server is starting, as far as the server's API; raise HubError for an error page.
 
     A page that asks to try again later (429) is an error page.
@@ -78,7 +78,7 @@ def stop(browser):
     started = time.monotonic()
     answer = browser.request("DELETE", f"{path}/server", headers=headers)
     if answer.status_code != 204:
-        wait_for(lambda: not browser.request("GET", path, headers=headers).json()["servers"], "the server is gone", timeout=60, every=0.02)
+        wait_for(lambda: not browser.request("GET", path, headers=headers).json()["servers"], "the server is gone", timeout=PATIENCE, every=0.02)
     return time.monotonic() - started
 
 
@@ -90,7 +90,7 @@ def hub_start(contender):
     contender.stop_hub()
     started = time.monotonic()
     contender.start_hub()
-    wait_for(_login_page, "the login page", timeout=60, every=0.01)
+    wait_for(_login_page, "the login page", timeout=PATIENCE, every=0.01)
     return {"hub start to login page": time.monotonic() - started}
 
 
@@ -215,7 +215,7 @@ def proxy(contender, seconds=2):
     """Small answers on four connections, and large ones on one."""
     backend = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("backend.py"), str(BACKEND_PORT)])
     try:
-        wait_for(_backend_answers, "the backend answers through the proxy", timeout=20)
+        wait_for(_backend_answers, "the backend answers through the proxy", timeout=PATIENCE)
         small, large = 100, 16 << 20
         with ThreadPoolExecutor(4) as threads:
             counts = list(threads.map(lambda _: _requests(small, seconds), range(4)))
