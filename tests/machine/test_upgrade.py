@@ -13,6 +13,7 @@ import zipfile
 import pytest
 from harness import wait_for
 from hubclient import BASE, HubUser, Prober
+from repack import VENV, repack, site_packages
 
 HERE = pathlib.Path(__file__).parent
 TREES = "ls /opt/venvs/jupyterhub-servers"
@@ -26,28 +27,20 @@ def upgrade(deb, tmp_path_factory):
     subprocess.run([*pip, "--requirement", HERE / "other-jupyterlab.txt"], check=True)
     (wheel,) = work.glob("jupyterlab-*.whl")
 
-    tree = work / "tree"
-    subprocess.run(["dpkg-deb", "--raw-extract", deb, tree], check=True)
-    control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"(?m)^(Version: .*?)(\+|$)", r"\1.1\2", control.read_text(), count=1))
-    (tree / "DEBIAN/md5sums").unlink()
+    def change(tree):
+        venv, site = tree / VENV, site_packages(tree)
+        for old in [site / "jupyterlab", *site.glob("jupyterlab-*.dist-info"), venv / "share/jupyter/lab"]:
+            shutil.rmtree(old)
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(site)
+        (data,) = site.glob("jupyterlab-*.data")
+        shutil.copytree(data / "data", venv, dirs_exist_ok=True)
+        shutil.rmtree(data)
+        # As debian/tidy-venv does in every build.
+        shutil.rmtree(site / "jupyterlab/static")
+        (site / "jupyterlab/static").symlink_to("../../../../share/jupyter/lab/static")
 
-    venv = tree / "opt/venvs/jupyterhub"
-    (site,) = venv.glob("lib/python3.*/site-packages")
-    for old in [site / "jupyterlab", *site.glob("jupyterlab-*.dist-info"), venv / "share/jupyter/lab"]:
-        shutil.rmtree(old)
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(site)
-    (data,) = site.glob("jupyterlab-*.data")
-    shutil.copytree(data / "data", venv, dirs_exist_ok=True)
-    shutil.rmtree(data)
-    # As debian/tidy-venv does in every build.
-    shutil.rmtree(site / "jupyterlab/static")
-    (site / "jupyterlab/static").symlink_to("../../../../share/jupyter/lab/static")
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Znone", "--build", tree, work], check=True, stdout=subprocess.DEVNULL)
-    shutil.rmtree(tree)
-    (new,) = work.glob("jupyterhub_*.deb")
-    return new
+    return repack(deb, work, change)
 
 
 @pytest.fixture(scope="module")

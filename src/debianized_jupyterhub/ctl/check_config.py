@@ -65,14 +65,16 @@ def problems():
     return read()[0]
 
 
-def read():
+def read(as_the_hub_sees_it=True):
     """Return what is wrong with the hub's configuration (list of Problem), and what it says (dict of FACTS, empty for a fatal problem).
 
+    Without `as_the_hub_sees_it` (bool) the files are those that the caller sees, whose own sandbox may not let it into another's.
     Needs root, or the hub's account in the hub's unit (ExecStartPre= and the like). Raises CheckError where that cannot be found out.
     """
     command, env = [LAUNCHER, "config"], os.environ
     if os.geteuid() == 0:
-        command, env = [*_hub_view(), *BECOME_HUB, *command], hub_environment()
+        view = _hub_view() if as_the_hub_sees_it else []
+        command, env = [*view, *BECOME_HUB, *command], hub_environment()
     try:
         done = subprocess.run(
             command,
@@ -155,7 +157,7 @@ def check_config(as_json):
 # -- The other half: runs as the hub's account -------------------------------------------------------------------------------------
 
 
-class _Collector(logging.Filter):
+class Collector(logging.Filter):
     """Keeps what is logged as a warning, lets nothing through."""
 
     def __init__(self):
@@ -176,7 +178,7 @@ def inspect(argv):
     from debianized_jupyterhub.app import Hub
 
     app = Hub()
-    log = _Collector()
+    log = Collector()
     app.log.addFilter(log)
     bare = Hub.load_config_file.__wrapped__  # without the wrapper that would end us
     try:

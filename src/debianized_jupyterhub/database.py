@@ -1,0 +1,105 @@
+"""The hub's database, seen from outside the hub: copies of it while it is in use."""
+
+import contextlib
+import os
+import sqlite3
+import subprocess
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+PATIENCE = 10  # seconds to wait for a lock; the hub's own writes take milliseconds
+
+
+class DatabaseError(Exception):
+    """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
+
+
+def copy_sqlite(source, target) -> None:
+    """Make `target` (path, replaced) a sound copy of the SQLite database `source` (path), which may be in use.
+
+    By SQLite's online backup, so that what an interrupted hub has left half written is rolled back and what others have not committed
+    stays out. Raises DatabaseError where `source` is locked for longer than PATIENCE, or is no sound database; OSError and
+    sqlite3.OperationalError ("disk is full") where `target` cannot be written. No copy is left then.
+    """
+    os.stat(source)  # FileNotFoundError, where sqlite3 would say "unable to open database file"
+    done = False
+    try:
+        with (
+            contextlib.closing(sqlite3.connect(f"file:{quote(str(source))}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None)) as old,
+            contextlib.closing(sqlite3.connect(target)) as new,
+        ):
+            # Python's backup() waits for a lock without an end. With a read lock of ours it never meets one.
+            old.execute("BEGIN")
+            old.execute("SELECT count(*) FROM sqlite_master")
+            old.backup(new)
+            faults = [row[0] for row in new.execute("PRAGMA integrity_check(1)")]
+            if faults != ["ok"]:
+                raise DatabaseError(f"the database {source} is corrupt ({' '.join(faults[0].split())}): {MEND}")
+        done = True
+    except sqlite3.DatabaseError as error:
+        text = str(error)
+        if "locked" in text:
+            raise DatabaseError(f"the database {source} is locked by another program: `fuser -v {source}` names it, stop that") from None
+        if "malformed" in text or "not a database" in text:
+            raise DatabaseError(f"the database {source} is corrupt ({text}): {MEND}") from None
+        raise
+    finally:
+        if not done:
+            for leftover in (target, f"{target}-journal"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(leftover)
+
+
+MEND = "`jupyterhub-ctl backups` lists what `jupyterhub-ctl restore` can bring back"
+
+
+def dump_postgresql(url: str, target) -> None:
+    """Have `pg_dump` write the database at `url` (SQLAlchemy's form) to the binary file object `target`, as the hub's account.
+
+    Raises DatabaseError.
+    """
+    _postgresql("pg_dump", url, ["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=10s"], stdout=target)
+
+
+def restore_postgresql(url: str, source) -> None:
+    """Replace the database at `url` by the dump in the binary file object `source`: all of it or, with DatabaseError, nothing.
+
+    Tables that the dump does not have are of a version to come, and would be in the way of the migration that makes them.
+    """
+    sql = _postgresql("pg_restore", None, ["--file=-", "--no-owner", "--no-privileges"], stdin=source, stdout=subprocess.PIPE)
+    _postgresql("psql", url, ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"], input=EMPTY + sql, stdout=subprocess.DEVNULL)
+
+
+EMPTY = b"""
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user LOOP
+        EXECUTE 'DROP TABLE public.' || name || ' CASCADE';
+    END LOOP;
+    FOR name IN SELECT quote_ident(typname) FROM pg_type JOIN pg_namespace ON pg_namespace.oid = typnamespace
+            WHERE nspname = 'public' AND typtype = 'e' AND typowner = current_user::regrole LOOP
+        EXECUTE 'DROP TYPE public.' || name || ' CASCADE';
+    END LOOP;
+END $$;
+"""
+
+
+def _postgresql(program: str, url: str | None, options: list[str], **streams) -> bytes:
+    """Run one of PostgreSQL's programs as the hub's account, with the password in its environment, where `ps` does not show it."""
+    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGCONNECT_TIMEOUT": "10"}
+    if url:
+        parts = urlsplit(url)
+        if parts.password:
+            env["PGPASSWORD"] = unquote(parts.password)
+        account = f"{parts.username}@" if parts.username else ""
+        place = parts.netloc.rpartition("@")[2]
+        query = "&".join(f"{key}={quote(value, safe='/')}" for key, value in parse_qsl(parts.query))
+        options = [*options, f"--dbname=postgresql://{account}{place}{parts.path}?{query}"]
+    try:
+        done = subprocess.run(
+            [program, *options], check=False, env=env, cwd="/", stderr=subprocess.PIPE, user="jupyterhub", group="jupyterhub", extra_groups=[], **streams
+        )
+    except FileNotFoundError:
+        raise DatabaseError(f"the hub's database is PostgreSQL, and {program} is missing: apt-get install postgresql-client") from None
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+        raise DatabaseError(f"{program}: {said[0].removeprefix(f'{program}: ').removeprefix('error: ')}")
+    return done.stdout or b""
