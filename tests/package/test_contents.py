@@ -9,6 +9,7 @@ VENV = "/opt/venvs/jupyterhub"
 PRESENT = [
     "/usr/sbin/jupyterhub",
     "/usr/sbin/jupyterhub-ctl",
+    "/usr/sbin/jupyterhub-backup",
     "/usr/sbin/jupyterhub-launcher",
     "/usr/libexec/jupyterhub/spawner-gate",
     "/usr/libexec/jupyterhub/sudospawner",

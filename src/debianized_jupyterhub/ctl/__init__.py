@@ -20,6 +20,9 @@ COMMANDS = {
     "verify": "verify",
     "report": "report",
     "check-config": "check_config",
+    "backup": "backup",
+    "backups": "backup",
+    "restore": "backup",
 }
 
 

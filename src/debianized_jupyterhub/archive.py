@@ -1,0 +1,244 @@
+"""The format of a backup: a compressed tar whose first member is a manifest of all others.
+
+====================  =====================================================================================
+member                holds
+====================  =====================================================================================
+``manifest.json``     see Manifest
+``files/PATH``        a file of the machine; folders and links are in the manifest alone
+``database``          a SQLite database, or what ``pg_dump --format=custom`` has written
+====================  =====================================================================================
+"""
+
+import dataclasses
+import grp
+import hashlib
+import json
+import os
+import pwd
+import stat
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+
+FORMAT = 1
+PACKAGE = "jupyterhub"
+
+
+class ArchiveError(Exception):
+    """The file is no whole backup of ours; the text is one line for humans."""
+
+
+class NewerFormat(ArchiveError):
+    """The backup is of a format that only a later version knows."""
+
+
+@dataclasses.dataclass
+class Entry:
+    """What there is at `path` (absolute)."""
+
+    path: str
+    kind: str  # file, folder, link
+    mode: int
+    owner: str
+    group: str
+    sha256: str = ""  # of files
+    target: str = ""  # of links
+    pristine: bool = False  # a configuration file as the package has shipped it
+
+
+@dataclasses.dataclass
+class Manifest:
+    """What a backup holds and where it comes from."""
+
+    version: str  # of the package
+    created: str  # ISO 8601, UTC
+    label: str  # what it was made for: manual, timer, upgrade, restore
+    host: str
+    places: list[str]  # files and folders that were saved; what is not among `entries` was not there
+    entries: list[Entry]
+    database: str = "none"  # sqlite, postgresql; damaged: as it was found, of no use to a hub
+    database_path: str = ""  # of SQLite
+    database_mode: int = 0o640
+    database_sha256: str = ""
+    format: int = FORMAT
+    package: str = PACKAGE
+
+
+def digest(stream) -> str:
+    """Return the SHA-256 of what a binary stream still holds."""
+    return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def entries(places: list[str], pristine) -> list[Entry]:
+    """Return what there is at `places` (paths, some may be missing) and below; `pristine(path)` tells what the package has shipped."""
+    found = []
+    for place in map(Path, places):
+        below = sorted(path for path in place.rglob("*")) if place.is_dir() and not place.is_symlink() else []
+        for path in [place, *below]:
+            try:
+                status = path.lstat()
+            except FileNotFoundError:
+                continue
+            entry = Entry(str(path), "file", stat.S_IMODE(status.st_mode), _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid))
+            if stat.S_ISLNK(status.st_mode):
+                entry.kind, entry.target = "link", os.readlink(path)
+            elif stat.S_ISDIR(status.st_mode):
+                entry.kind = "folder"
+            elif not stat.S_ISREG(status.st_mode):
+                continue  # a socket or pipe is made by who listens at it
+            else:
+                with open(path, "rb") as stream:
+                    entry.sha256 = digest(stream)
+                entry.pristine = pristine(str(path))
+            found.append(entry)
+    return found
+
+
+def _name(lookup, number: int) -> str:
+    """Return an account's or group's name; its number where it has none."""
+    try:
+        return lookup(number)[0]
+    except KeyError:
+        return str(number)
+
+
+def write(file: Path, manifest: Manifest, database: Path | None) -> None:
+    """Write the archive `file` and read it back. Raises OSError, ArchiveError (a file has changed meanwhile)."""
+    with open(file, "xb") as stream:
+        with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as tar:
+            with tempfile.TemporaryFile(dir=file.parent) as text:
+                text.write(json.dumps(dataclasses.asdict(manifest), indent=1).encode())
+                _add(tar, "manifest.json", text)
+            for entry in manifest.entries:
+                if entry.kind == "file":
+                    with open(entry.path, "rb") as content:
+                        _add(tar, f"files{entry.path}", content)
+            if database:
+                with open(database, "rb") as content:
+                    _add(tar, "database", content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    read(file)
+
+
+def _add(tar: tarfile.TarFile, name: str, stream) -> None:
+    stream.seek(0)
+    info = tar.gettarinfo(arcname=name, fileobj=stream)
+    tar.addfile(info, stream)
+
+
+def manifest_of(file: Path) -> Manifest:
+    """Return the manifest of an archive, without a look at the rest. Raises ArchiveError, OSError."""
+    with _opened(file) as tar:
+        return _manifest(tar, file)
+
+
+def read(file: Path, into: Path | None = None) -> Manifest:
+    """Check each byte of an archive against its manifest, and unpack it into the empty folder `into`, if given.
+
+    Everything is on the disk (fsync) then. Raises ArchiveError, OSError.
+    """
+    with _opened(file) as tar:
+        manifest = _manifest(tar, file)
+        wanted = {f"files{entry.path}": entry.sha256 for entry in manifest.entries if entry.kind == "file"}
+        if manifest.database_sha256:
+            wanted["database"] = manifest.database_sha256
+        while member := tar.next():
+            sha256 = wanted.pop(member.name, None)
+            if sha256 is None or not member.isreg():
+                raise ArchiveError(f"{file} is damaged: {member.name} is not in its manifest")
+            content = tar.extractfile(member)
+            if into:
+                target = into / member.name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open(target, "xb") as copy:
+                    found = _copy(content, copy)
+            else:
+                found = digest(content)
+            if found != sha256:
+                raise ArchiveError(f"{file} is damaged: {member.name} is not what was saved")
+        if wanted:
+            raise ArchiveError(f"{file} is damaged: {min(wanted)} is missing")
+    if into:
+        with open(into / "manifest.json", "x") as stream:
+            json.dump(dataclasses.asdict(manifest), stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        for folder, _, _ in os.walk(into):
+            sync_folder(Path(folder))
+    return manifest
+
+
+def unpacked(folder: Path) -> Manifest:
+    """Return the manifest of what `read` has unpacked into `folder`."""
+    with open(folder / "manifest.json") as stream:
+        return _parsed(json.load(stream), folder)
+
+
+class _opened:
+    """A context with the opened archive, in which all that a damaged one can do is an ArchiveError."""
+
+    def __init__(self, file: Path):
+        self.file = file
+
+    def __enter__(self) -> tarfile.TarFile:
+        self.stream = open(self.file, "rb")
+        try:
+            return tarfile.open(fileobj=self.stream, mode="r|gz")
+        except (tarfile.TarError, EOFError, OSError):
+            self.stream.close()
+            raise ArchiveError(f"{self.file} is no backup of jupyterhub-ctl") from None
+
+    def __exit__(self, _type, error, _traceback):
+        self.stream.close()
+        # What gzip and tarfile raise for input they cannot read: zlib.error, EOFError, BadGzipFile (an OSError without errno).
+        if isinstance(error, tarfile.TarError | EOFError) or type(error).__module__ == "zlib" or (isinstance(error, OSError) and not error.errno):
+            raise ArchiveError(f"{self.file} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
+    first = tar.next()
+    if first is None or first.name != "manifest.json" or not first.isreg():
+        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl")
+    try:
+        fields = json.load(tar.extractfile(first))
+    except ValueError:
+        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl") from None
+    return _parsed(fields, file)
+
+
+def _parsed(fields: dict, file: Path) -> Manifest:
+    if not isinstance(fields, dict) or fields.get("package") != PACKAGE or not isinstance(fields.get("format"), int):
+        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl")
+    if fields["format"] > FORMAT:
+        raise NewerFormat(f"{file} is of format {fields['format']}, from version {fields.get('version')}")
+    try:
+        manifest = Manifest(**fields)
+        manifest.entries = [Entry(**entry) for entry in manifest.entries]
+    except TypeError:
+        raise ArchiveError(f"{file} is damaged: its manifest is not one of format {fields['format']}") from None
+    for entry in manifest.entries:
+        path = PurePosixPath(entry.path)
+        if ".." in path.parts or not any(path.is_relative_to(place) for place in manifest.places):
+            raise ArchiveError(f"{file} is damaged: {entry.path} is outside of what a backup holds")
+    return manifest
+
+
+def _copy(source, target) -> str:
+    """Copy a binary stream, sync it to the disk, and return its SHA-256."""
+    sha256 = hashlib.sha256()
+    while chunk := source.read(1 << 20):
+        sha256.update(chunk)
+        target.write(chunk)
+    target.flush()
+    os.fsync(target.fileno())
+    return sha256.hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's names on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
