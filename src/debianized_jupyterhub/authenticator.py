@@ -1,12 +1,28 @@
 """Log in with PAM; who may is decided by sudoers alone."""
 
-import pwd
+import asyncio
+import json
+import os
+import socket
+from subprocess import PIPE
 
-from jupyterhub.auth import PAMAuthenticator
+from jupyterhub import orm
+from jupyterhub.auth import Authenticator, PAMAuthenticator
+from jupyterhub.handlers.login import LoginHandler
 from jupyterhub.utils import maybe_future
 from tornado import web
+from traitlets import Integer, Unicode
 
 from .gate import GateError, ask
+
+LOGIN_CHECK = "/usr/libexec/jupyterhub/login-check"
+NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
+PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
+
+# Return values of PAM: /usr/include/security/_pam_types.h.
+PAM_SUCCESS, PAM_PERM_DENIED, PAM_ACCT_EXPIRED = 0, 6, 13
+PAM_WRONG = {7, 10, 11}  # AUTH_ERR, USER_UNKNOWN, MAXTRIES
+PAM_CHANGE = {12, 27}  # NEW_AUTHTOK_REQD, AUTHTOK_EXPIRED
 
 
 class SudoersPolicy:
@@ -47,18 +63,147 @@ class SudoersPolicy:
         return await maybe_future(super().check_allowed(username, authentication))
 
 
+class AnyBytesLoginHandler(LoginHandler):
+    """The login form; upstream's breaks over bytes that are no UTF-8 while it says that they are none."""
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:
+        return value.decode(errors="replace")
+
+
 class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
-    """PAM says who somebody is, sudoers whether they are welcome."""
+    """PAM says who somebody is, sudoers whether they are welcome.
+
+    PAM and NSS are asked in processes of their own (src/libexec/login-check), never by the hub
+    itself: a directory may take its time, and the hub's pages must not wait for it.
+    """
+
+    concurrent_logins = Integer(
+        32, config=True, help="How many logins are checked at a time; more wait for their turn."
+    )
+    login_timeout = Integer(
+        60, config=True, help="Seconds until a login that PAM does not answer is given up."
+    )
+    change_password_help = Unicode(
+        config=True, help="What the login page says to somebody whose password must be changed."
+    )
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._turns = asyncio.Semaphore(self.concurrent_logins)
+        self.change_password_help = self.change_password_help or (
+            f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
+        )
+
+    def get_handlers(self, app) -> list:
+        return [("/login", AnyBytesLoginHandler)]
+
+    async def authenticate(self, handler, data: dict) -> dict | None:
+        """Return the account's name, as the system spells it, and its groups; None if name or password is wrong.
+
+        Raises HTTPError with words for the login page: 400 for half a form, 403 where PAM says what else is
+        in the way, 503 where it cannot say.
+        """
+        if not {"username", "password"} <= data.keys():
+            raise web.HTTPError(400, "The form has no user name or no password.")
+        user = data["username"]
+        passwords = [data[field] for field in ("password", "otp") if field in data]
+        if not self._is_name(user) or not all(map(self._is_password, passwords)):
+            return None
+        answer = await self._ask("login", service=self.service, user=user, passwords=passwords)
+        if answer["status"] == PAM_SUCCESS:
+            # No account: sudo will say so.
+            account = answer["account"] or {"name": user, "groups": []}
+            return {"name": account["name"], "system_groups": account["groups"]}
+        self.log.warning(
+            "PAM did not let %r in (%s phase): %s. %s",
+            *(user, answer["phase"], answer["reason"], answer["said"]),
+        )
+        status, words = self._explain(**answer)
+        if words:
+            raise web.HTTPError(status, words)
+        return None
+
+    def _explain(self, *, status: int, phase: str, reason: str, said: str, **_) -> tuple[int, str]:
+        """Return HTTP's status and the words for the login page, none where name or password is wrong."""
+        if status in PAM_CHANGE:
+            return 403, f"{said or 'Your password has expired.'} {self.change_password_help}"
+        if status == PAM_ACCT_EXPIRED:
+            return 403, f"{said or 'Your account has expired or is disabled.'} Ask your administrator."
+        if status == PAM_PERM_DENIED and phase == "account":
+            return 403, said or "Your account may not log in here. Ask your administrator."
+        if status == PAM_PERM_DENIED:  # SSSD's answer for both
+            doubt = "Your account is locked, or the directory that knows your password is out of reach."
+            return 403, said or f"{doubt} Try again later, or ask your administrator."
+        if status in PAM_WRONG:
+            return 403, said
+        return 503, f"Your password cannot be checked now: {reason}. {said} Try again later."
+
+    @staticmethod
+    def _is_name(user: str) -> bool:
+        """Could this be an account's name? PAM would take what stands before a NUL for it."""
+        return 0 < len(user) <= NAME_MAX and user.isprintable() and not set(user) & set("/:")
+
+    @staticmethod
+    def _is_password(password: str) -> bool:
+        """Could this be a password? Accounts without one are not for logins over a network."""
+        return 0 < len(password) <= PASSWORD_MAX and "\0" not in password
+
+    async def _ask(self, action: str, **request) -> dict:
+        """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
+        request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
+        async with self._turns:
+            # Without the hub's environment: its tokens are no business of PAM's modules.
+            process = await asyncio.create_subprocess_exec(
+                LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
+            )
+            try:
+                exchange = process.communicate(json.dumps(request).encode() + b"\n")
+                line, _ = await asyncio.wait_for(exchange, self.login_timeout)
+                return json.loads(line)
+            except TimeoutError:
+                self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
+                raise web.HTTPError(
+                    503, "Your password cannot be checked now: no answer. Try again later."
+                ) from None
+            except ValueError:
+                self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
+                raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None
+            finally:
+                if process.returncode is None:
+                    process.kill()
 
     def normalize_username(self, username: str) -> str:
-        """Return the account's name as the system spells it.
+        """Return the name as it is, or what `username_map` makes of it.
 
-        JupyterHub lower-cases names, which would turn one account into another
-        where names differ only in case. NSS knows: a directory that ignores case
-        answers with its own spelling.
+        JupyterHub would lower-case it, which would turn one account into another where names differ
+        only in case; `authenticate` has the name from the system, whose spelling counts.
         """
-        try:
-            username = pwd.getpwnam(username).pw_name
-        except (KeyError, ValueError):  # ValueError: a NUL byte
-            pass
         return self.username_map.get(username, username)
+
+    def check_allowed_groups(self, username: str, authentication: dict | None = None) -> bool:
+        """Return whether the login found the account in one of `allowed_groups`."""
+        return bool(self.allowed_groups & self._groups_of(authentication))
+
+    def is_admin(self, handler, authentication: dict) -> bool | None:
+        """Return whether admin_users or admin_groups name the account; None: leave it as it is."""
+        if Authenticator.is_admin(self, handler, authentication):
+            return True
+        return bool(self.admin_groups & self._groups_of(authentication)) if self.admin_groups else None
+
+    @staticmethod
+    def _groups_of(authentication: dict | None) -> set[str]:
+        return set((authentication or {}).get("system_groups", ()))
+
+    async def add_user(self, user) -> None:
+        """Check a name that an administrator adds; raise ValueError if it is no account's.
+
+        At its start the hub adds all users of its database. It does not ask for each of them: a
+        directory that is slow or down would keep the hub from starting.
+        """
+        if not isinstance(user, orm.User) or self.delete_invalid_users:
+            account = (await self._ask("account", user=user.name))["account"]
+            if not account:
+                raise ValueError(f"the system knows no account of that name: `getent passwd {user.name}`")
+            if account["name"] != user.name:
+                raise ValueError(f"the system spells the name {account['name']}")
+        await maybe_future(Authenticator.add_user(self, user))

@@ -1,0 +1,232 @@
+"""Accounts that exist in an LDAP directory only, with SSSD, as docs/directory.md has it."""
+
+import threading
+import time
+
+import pytest
+from directory import (
+    CROWD,
+    EXAMPLES,
+    PASSWORD,
+    STRANGE_PASSWORDS,
+    Directory,
+    crowd_logs_in,
+    settings,
+)
+from directory import PACKAGES as SLAPD
+from harness import wait_for
+from hubclient import HubError, Prober
+
+PACKAGES = (*SLAPD, "sssd-ldap", "sssd-tools", "libnss-sss", "libpam-sss", "sssd-krb5", "sssd-kcm", "krb5-kdc", "krb5-admin-server", "krb5-user")
+TICKET = "Kerberos-Sesame-11!"  # not the password that LDAP knows
+
+
+def is_online(machine):
+    return "Online" in machine.sh("sssctl domain-status --online example.org || true")
+
+
+@pytest.fixture(scope="module")
+def directory(machine, hub):
+    directory = Directory(machine)
+    machine.write("/etc/sssd/sssd.conf", (EXAMPLES / "sssd.conf").read_text(), mode=0o600)
+    machine.write("/etc/pam.d/jupyterhub", (EXAMPLES / "pam-sssd").read_text())
+    machine.sh("systemctl restart sssd")
+    machine.sh("sed -i 's/^Runas_Alias.*/Runas_Alias JUPYTER_USERS = %users, %lab, %notebooks/' /etc/sudoers.d/jupyterhub; visudo -c")
+    wait_for(lambda: is_online(machine), "SSSD has reached the directory", timeout=30, every=0.2)
+    return directory
+
+
+@pytest.mark.parametrize("name", ["alice", "bob", "carol"])
+def test_primary_secondary_and_nested_groups_admit(machine, hub, directory, name):
+    """sudoers has %lab, alice's primary group, and %notebooks: bob is in it, and so are carol's group's groups."""
+    hub.login(name, PASSWORD)
+
+
+def test_nobody_else_is_admitted(hub, directory):
+    with pytest.raises(HubError, match="dave may not use notebooks"):
+        hub.login("dave", PASSWORD)
+
+
+def test_wrong_password(hub, directory):
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("alice", "wrong")
+
+
+def test_home_is_made_at_the_first_start(machine, hub, directory):
+    assert machine.sh("ls /home/ldap 2>&1 || true").endswith("No such file or directory")
+    alice = hub.login("alice", PASSWORD)
+    alice.spawn()
+    kernel = alice.kernel()
+    assert kernel.execute("import getpass, os; print(getpass.getuser(), os.getcwd())") == "alice /home/ldap/alice"
+    kernel.close()
+    assert machine.sh("stat --format=%U:%G /home/ldap/alice") == "alice:lab"
+
+
+@pytest.mark.parametrize("spelling", ["ALICE", "alice@example.org", "Alice@Example.ORG"])
+def test_other_spellings_are_the_same_user(hub, directory, spelling):
+    """Their server is the one that runs."""
+    alice = hub.login(spelling, PASSWORD)
+    assert alice.hub_api("GET", "/user").json()["name"] == "alice"
+    alice.name = "alice"
+    assert alice.server_ready
+    assert alice.get("/user/alice/lab").status_code == 200
+
+
+@pytest.mark.parametrize("group, name", [("lab", "alice"), ("chemistry", "carol"), ("notebooks", "carol")])
+def test_groups_in_the_hubs_configuration(machine, hub, directory, group, name):
+    """allowed_groups and admin_groups, with a primary, a secondary and a nested group; a group that is missing harms nobody."""
+    allowed, admins = f"{{'lab', '{group}'}}", f"{{'{group}', 'no-such-group'}}"
+    with settings(machine, hub, f"c.PAMAuthenticator.allowed_groups = {allowed}; c.PAMAuthenticator.admin_groups = {admins}"):
+        admin = hub.login(name, PASSWORD)
+        assert admin.hub_api("GET", "/user").json()["admin"]
+        assert [user["name"].lower() for user in admin.hub_api("GET", "/users").json()].count("alice") == 1
+        # Who is in the group no more is no administrator from the next login on.
+        assert hub.login("alice", PASSWORD).hub_api("GET", "/user").json()["admin"] == (group == "lab")
+        if group != "notebooks":
+            with pytest.raises(HubError, match="bob may not use notebooks"):
+                hub.login("bob", PASSWORD)
+
+
+def test_administrators_add_accounts_of_the_directory_only(machine, hub, directory):
+    with settings(machine, hub, "c.Authenticator.admin_users = {'alice'}"):
+        alice = hub.login("alice", PASSWORD)
+        assert alice.hub_api("POST", "/users", json={"usernames": ["dave"]}).status_code == 201
+        with pytest.raises(HubError, match="spells the name bob"):
+            alice.hub_api("POST", "/users", json={"usernames": ["BOB"]})
+        with pytest.raises(HubError, match="no account of that name"):
+            alice.hub_api("POST", "/users", json={"usernames": ["nobody-here"]})
+
+
+# SSSD tells a password that has expired or an account that is locked in the directory's own policy (slapo-ppolicy) from a wrong one
+# in its log only.
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("reset", "Change your password now.*ssh"),
+        ("disabled", "account has expired or is disabled"),
+        ("locked", "Invalid username or password"),
+        ("expired", "Invalid username or password"),
+    ],
+)
+def test_state_of_the_account_is_said(hub, directory, name, words):
+    with pytest.raises(HubError, match=words) as refused:
+        hub.login(name, PASSWORD)
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("password", STRANGE_PASSWORDS)
+def test_strange_passwords(hub, directory, password):
+    directory.change_password("bob", PASSWORD, password)
+    try:
+        hub.login("bob", password)
+    finally:
+        directory.change_password("bob", password, PASSWORD)
+
+
+def test_slow_directory_delays_nobody_else(machine, hub, directory):
+    """20 log in at once, and each question to the directory takes 2 s: each is in within 6 s, and the hub's pages take 0.5 s at most.
+
+    They have been here before: what the machine knows of them is not asked again.
+    """
+    machine.run("id", *CROWD)
+    alice = hub.login("alice", PASSWORD)
+    directory.answers_after(2)
+    machine.sh("systemctl kill --signal=USR2 --kill-whom=main sssd")  # SSSD: try again, now
+    wait_for(lambda: is_online(machine), "SSSD has reached the directory", timeout=30, every=0.2)
+    for attempt in (1, 2, 3):
+        seconds, slowest_page = crowd_logs_in(hub, Prober(alice, "/hub/home"))
+        print(f"{attempt}: logins {min(seconds):.1f} to {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
+        assert min(seconds) > 2, "the directory was not slow"
+        if max(seconds) < 6 and slowest_page < 0.5:
+            break
+    else:
+        pytest.fail(f"slowest login {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
+    directory.answers_after(0)
+
+
+@pytest.fixture
+def directory_down(machine, hub, directory):
+    machine.run("id", "erin")  # known, but has never logged in
+    directory.down()
+    yield
+    directory.up()
+    machine.sh("systemctl kill --signal=USR2 --kill-whom=main sssd")
+
+
+def test_directory_down(hub, directory_down):
+    """Who has logged in before gets in; others are told why not."""
+    alice = hub.login("alice", PASSWORD)
+    assert alice.server_ready
+    with pytest.raises(HubError, match="the directory that knows your password is out of reach"):
+        hub.login("erin", PASSWORD)
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("alice", "wrong")
+
+
+def test_directory_hangs(machine, hub, directory):
+    """It accepts connections and never answers: the hub goes on meanwhile, and SSSD's cache lets alice in in the end."""
+    alice = hub.login("alice", PASSWORD)
+    machine.sh("systemctl kill --signal=STOP slapd")
+    login = threading.Thread(target=hub.login, args=("alice", PASSWORD))
+    try:
+        with Prober(alice, "/hub/home") as probe:
+            login.start()
+            login.join(60)
+        assert not login.is_alive()
+        assert not probe.failures
+        assert probe.longest_gap < 2
+    finally:
+        machine.sh("systemctl kill --signal=CONT slapd")
+
+
+def test_hub_starts_without_the_directory(machine, hub, directory):
+    directory.down()
+    machine.sh("systemctl restart jupyterhub")
+    started = time.monotonic()
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    print(f"after {time.monotonic() - started:.1f} s")
+    assert "Traceback" not in machine.journal("-u", "jupyterhub", "--since=-30s")
+    directory.up()
+
+
+@pytest.fixture(scope="module")
+def kerberos(machine, hub, directory):
+    """A KDC, and SSSD as docs/directory.md has it: accounts from LDAP, passwords from Kerberos."""
+    machine.sh("echo '127.0.0.1 kdc.example.org' >>/etc/hosts")
+    machine.write("/etc/krb5.conf", (EXAMPLES / "krb5.conf").read_text())
+    machine.write("/etc/sssd/conf.d/kerberos.conf", (EXAMPLES / "sssd-kerberos.conf").read_text(), mode=0o600)
+    machine.sh(f"""
+        kdb5_util create -s -r EXAMPLE.ORG -P master
+        for name in alice bob carol; do kadmin.local addprinc -pw '{TICKET}' $name; done
+        kadmin.local modprinc -pwexpire 2020-01-01 bob
+        kadmin.local modprinc -allow_tix carol
+        systemctl restart krb5-kdc sssd
+    """)
+    wait_for(lambda: is_online(machine), "SSSD has reached the directory", timeout=30, every=0.2)
+
+
+def test_notebook_has_the_ticket(machine, hub, kerberos):
+    """Of the login at the hub, which itself sees no ticket."""
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("alice", PASSWORD)
+    alice = hub.login("alice", TICKET)
+    alice.spawn()
+    kernel = alice.kernel()
+    assert "krbtgt/EXAMPLE.ORG@EXAMPLE.ORG" in kernel.execute("!klist")
+    assert "Ticket cache: KCM:" in kernel.execute("!klist")
+    kernel.close()
+    assert machine.run("klist", user="bob", check=False).returncode != 0
+    assert machine.run("runuser", "-u", "jupyterhub", "--", "klist", check=False).returncode != 0
+
+
+@pytest.mark.parametrize("name, words", [("bob", "Password expired.*ssh"), ("carol", "account is locked")])
+def test_kerberos_says_what_is_in_the_way(hub, kerberos, name, words):
+    with pytest.raises(HubError, match=words) as refused:
+        hub.login(name, TICKET)
+    assert refused.value.status == 403
+
+
+@pytest.mark.parametrize("password", [PASSWORD, TICKET, *STRANGE_PASSWORDS])
+def test_password_is_nowhere_in_the_logs(machine, kerberos, password):
+    assert password not in machine.journal("--output=export")
+    assert machine.run("grep", "-rlF", "--exclude-dir=journal", "--", password, "/var/log", "/var/opt/jupyterhub", check=False).stdout == ""
