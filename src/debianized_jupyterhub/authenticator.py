@@ -39,7 +39,7 @@ class SudoersPolicy:
     async def check_allowed(self, username: str, authentication: dict | None = None) -> bool:
         """Return True or raise HTTPError: 403 with the reason, 503 where sudo cannot be asked."""
         try:
-            answer = await ask("allowed", user=username)
+            answer = await ask("allowed", user=username, timeout=30)
         except GateError as error:
             self.log.error("Cannot ask sudo whether %s may log in: %s", username, error)
             raise web.HTTPError(503, f"Logins are out of order. {error}") from None
@@ -114,9 +114,11 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             # No account: sudo will say so.
             account = answer["account"] or {"name": user, "groups": []}
             return {"name": account["name"], "system_groups": account["groups"]}
+        # Not in full what may be a password in the wrong field.
+        shown = user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
         self.log.warning(
-            "PAM did not let %r in (%s phase): %s. %s",
-            *(user, answer["phase"], answer["reason"], answer["said"]),
+            "PAM did not let %r at %s in (%s phase): %s. %s",
+            *(shown, handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
         )
         status, words = self._explain(**answer)
         if words:

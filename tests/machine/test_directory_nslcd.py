@@ -1,7 +1,14 @@
 """Accounts that exist in an LDAP directory only, with nslcd (libnss-ldapd, libpam-ldapd), as docs/directory.md has it."""
 
 import pytest
-from directory import EXAMPLES, PASSWORD, STRANGE_PASSWORDS, Directory, crowd_logs_in, settings
+from directory import (
+    EXAMPLES,
+    PASSWORD,
+    STRANGE_PASSWORDS,
+    Directory,
+    crowd_logs_in,
+    settings,
+)
 from directory import PACKAGES as SLAPD
 from harness import wait_for
 from hubclient import HubError, Prober

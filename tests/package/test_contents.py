@@ -11,6 +11,7 @@ PRESENT = [
     "/usr/sbin/jupyterhub-ctl",
     "/usr/sbin/jupyterhub-backup",
     "/usr/sbin/jupyterhub-launcher",
+    "/usr/libexec/jupyterhub/login-check",
     "/usr/libexec/jupyterhub/spawner-gate",
     "/usr/libexec/jupyterhub/sudospawner",
     "/usr/libexec/jupyterhub/configurable-http-proxy",
