@@ -9,7 +9,9 @@ import pathlib
 import threading
 import time
 
+import pytest
 from harness import wait_for
+from hubclient import HubError
 
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
 PACKAGES = ("slapd", "ldap-utils", "openssl")
@@ -108,7 +110,7 @@ def _ldif():
 
 
 class Directory:
-    """The directory of a machine. Making it starts slapd; its CA is one of those that the machine trusts."""
+    """The directory of a machine. Making it starts slapd, lets the machine trust its CA, and admits two of its groups to notebooks."""
 
     def __init__(self, machine):
         self.machine = machine
@@ -132,6 +134,7 @@ class Directory:
             rm -f /var/lib/ldap/*
             runuser -u openldap -- slapadd -f /etc/ldap/slapd.conf -l /etc/ldap/people.ldif
             systemctl start slapd
+            sed -i 's/^Runas_Alias.*/Runas_Alias JUPYTER_USERS = %users, %lab, %notebooks/' /etc/sudoers.d/jupyterhub
         """)
 
     def answers_after(self, seconds):
@@ -192,3 +195,51 @@ def crowd_logs_in(hub, prober):
             thread.join()
     assert not failures and not prober.failures
     return seconds, prober.longest_gap
+
+
+# What holds with every client; test_directory_*.py import it and have the fixture `directory`.
+
+
+@pytest.mark.parametrize("name", ["alice", "bob", "carol"])
+def test_primary_secondary_and_nested_groups_admit(machine, hub, directory, name):
+    """sudoers has %lab, alice's primary group, and %notebooks: bob is in it, and so are carol's group's groups."""
+    hub.login(name, PASSWORD)
+
+
+def test_nobody_else_is_admitted(hub, directory):
+    with pytest.raises(HubError, match="dave may not use notebooks"):
+        hub.login("dave", PASSWORD)
+
+
+def test_home_is_made_at_the_first_start(machine, hub, directory):
+    assert machine.sh("ls /home/ldap 2>&1 || true").endswith("No such file or directory")
+    alice = hub.login("alice", PASSWORD)
+    alice.spawn()
+    kernel = alice.kernel()
+    assert kernel.execute("import getpass, os; print(getpass.getuser(), os.getcwd())") == "alice /home/ldap/alice"
+    kernel.close()
+    assert machine.sh("stat --format=%U:%G /home/ldap/alice") == "alice:lab"
+
+
+@pytest.mark.parametrize("group, name", [("lab", "alice"), ("chemistry", "carol"), ("notebooks", "carol")])
+def test_groups_in_the_hubs_configuration(machine, hub, directory, group, name):
+    """allowed_groups and admin_groups, with a primary, a secondary and a nested group; a group that is missing harms nobody."""
+    allowed, admins = f"{{'lab', '{group}'}}", f"{{'{group}', 'no-such-group'}}"
+    with settings(machine, hub, f"c.PAMAuthenticator.allowed_groups = {allowed}; c.PAMAuthenticator.admin_groups = {admins}"):
+        admin = hub.login(name, PASSWORD)
+        assert admin.hub_api("GET", "/user").json()["admin"]
+        assert [user["name"].lower() for user in admin.hub_api("GET", "/users").json()].count("alice") == 1
+        # Who is in the group no more is no administrator from the next login on.
+        assert hub.login("alice", PASSWORD).hub_api("GET", "/user").json()["admin"] == (group == "lab")
+        if group != "notebooks":
+            with pytest.raises(HubError, match="bob may not use notebooks"):
+                hub.login("bob", PASSWORD)
+
+
+@pytest.mark.parametrize("password", STRANGE_PASSWORDS)
+def test_strange_passwords(hub, directory, password):
+    directory.change_password("bob", PASSWORD, password)
+    try:
+        hub.login("bob", password)
+    finally:
+        directory.change_password("bob", password, PASSWORD)

@@ -315,6 +315,11 @@ class Machine:
         journal = f"--directory={self.root}/var/log/journal"
         return subprocess.run([*command, journal], check=False, capture_output=True, text=True, errors="replace").stdout
 
+    def written(self, text):
+        """Tell where in the machine's logs and the hub's state a text (str), such as a password, can be read: names of files, "" for nowhere."""
+        found = self.run("grep", "-rlF", "--exclude-dir=journal", "--", text, "/var/log", "/var/opt/jupyterhub", check=False).stdout
+        return found + ("the journal" if text in self.journal("--output=export") else "")
+
     def property(self, unit, name):
         """Return one property of a unit, as `systemctl show` prints it."""
         return self.run("systemctl", "show", "--value", "--property", name, unit).stdout.strip()

@@ -97,8 +97,7 @@ def test_reason_is_in_the_journal(machine):
 
 @pytest.mark.parametrize("password", [*PASSWORDS.values(), WRONG])
 def test_password_is_nowhere_in_the_logs(machine, password):
-    assert password not in machine.journal("--output=export")
-    assert machine.run("grep", "-rlF", "--exclude-dir=journal", "--", password, "/var/log", "/var/opt/jupyterhub", check=False).stdout == ""
+    assert machine.written(password) == ""
 
 
 def test_stop(machine, alice, page):

@@ -145,5 +145,4 @@ def test_faillock(machine, hub):
 
 @pytest.mark.parametrize("password", [PASSWORD, *STRANGE_PASSWORDS, "guess-199"])
 def test_password_is_nowhere_in_the_logs(machine, password):
-    assert password not in machine.journal("--output=export")
-    assert machine.run("grep", "-rlF", "--exclude-dir=journal", "--", password, "/var/log", "/var/opt/jupyterhub", check=False).stdout == ""
+    assert machine.written(password) == ""
