@@ -65,8 +65,7 @@ def test_administrators_add_accounts_of_the_directory_only(machine, hub, directo
             alice.hub_api("POST", "/users", json={"usernames": ["nobody-here"]})
 
 
-# SSSD tells a password that has expired or an account that is locked in the directory's own policy (slapo-ppolicy) from a wrong one
-# in its log only.
+# Where the directory's policy (slapo-ppolicy) refuses even the right password, SSSD's log alone has the difference.
 @pytest.mark.parametrize(
     "name, words",
     [
