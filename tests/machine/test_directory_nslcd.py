@@ -54,13 +54,13 @@ def test_state_of_the_account_is_said(hub, directory, name, words):
 
 
 def test_slow_directory_delays_nobody_else(hub, directory):
-    """nslcd asks again at each login, one question after the other, so it takes longer than with SSSD; but all log in side by side."""
+    """nslcd asks one question after the other, two at least for each login, so it takes longer than with SSSD; but all log in side by side."""
     alice = hub.login("alice", PASSWORD)
     directory.answers_after(1)
     seconds, slowest_page = crowd_logs_in(hub, Prober(alice, "/hub/home"))
-    print(f"logins {min(seconds):.1f} to {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
-    assert max(seconds) < 2 * min(seconds)
     directory.answers_after(0)
+    print(f"logins {min(seconds):.1f} to {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
+    assert max(seconds) < len(seconds), "half of what they would take one after the other"
 
 
 def test_directory_down(hub, directory):
