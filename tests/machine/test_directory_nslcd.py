@@ -6,7 +6,6 @@ from directory import (  # noqa: F401 (pytest collects the tests among them)
     PASSWORD,
     STRANGE_PASSWORDS,
     Directory,
-    crowd_logs_in,
     test_groups_in_the_hubs_configuration,
     test_home_is_made_at_the_first_start,
     test_nobody_else_is_admitted,
@@ -51,16 +50,6 @@ def test_state_of_the_account_is_said(hub, directory, name, words):
     with pytest.raises(HubError, match=words) as refused:
         hub.login(name, PASSWORD)
     assert refused.value.status == 403
-
-
-def test_slow_directory_delays_nobody_else(hub, directory):
-    """nslcd asks one question after the other, two at least for each login, so it takes longer than with SSSD; but all log in side by side."""
-    alice = hub.login("alice", PASSWORD)
-    directory.answers_after(1)
-    seconds, slowest_page = crowd_logs_in(hub, Prober(alice, "/hub/home"))
-    directory.answers_after(0)
-    print(f"logins {min(seconds):.1f} to {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
-    assert max(seconds) < len(seconds), "half of what they would take one after the other"
 
 
 def test_directory_down(hub, directory):
