@@ -30,7 +30,7 @@ def package_files():
 
 @check("server-files", needs=["package-files"])
 def server_files():
-    """New notebook servers run from a tree of hard links to the files of the installed version."""
+    """The hub and new notebook servers run from a tree of hard links to the files of the installed version."""
     current = TREES / "current"
     try:
         same = os.path.samefile(current / "pyvenv.cfg", VENV / "pyvenv.cfg")
@@ -40,8 +40,9 @@ def server_files():
         name = os.readlink(current) if current.is_symlink() else "not there"
         raise Failed(
             f"{current} ({name}) is not the tree of the installed version",
-            "notebook servers do not start, or start with another version",
-            "/usr/libexec/jupyterhub/server-tree add",
+            "hub and notebook servers do not start, or start with another version",
+            # One that is there is that of an upgrade's old version: see debian/jupyterhub.postinst.
+            "apt-get -f install" if current.exists() else "/usr/libexec/jupyterhub/server-tree add",
         )
     code, said = output(str(current / "bin/python"), "-IS", "-c", "")
     if code != 0:
