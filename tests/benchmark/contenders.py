@@ -129,6 +129,9 @@ class Contender:
         """Boot the installed machine, with accounts for `users` (iterable of str) and the hub answering."""
         self.machine = self.site.machine(self.name, *self.layers).boot()
         self._users = itertools.cycle(users)
+        with self.machine.network():  # at once: the hub waits for it, half a minute if need be
+            backend = [sys.executable, pathlib.Path(__file__).with_name("backend.py"), str(BACKEND_PORT)]
+            self._backend = subprocess.Popen(["setpriv", "--pdeathsig", "KILL", *backend])
         add_users(self.machine, users)
         with self.machine.network():
             wait_for(self.hub.answers, f"the hub of {self.name} answers", timeout=PATIENCE)
@@ -139,6 +142,8 @@ class Contender:
         return next(self._users)
 
     def discard(self):
+        self._backend.kill()
+        self._backend.wait()
         self.site.discard(self.machine)
         self.machine = None
 

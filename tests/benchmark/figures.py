@@ -5,19 +5,16 @@ Times are seconds, sizes bytes, smaller is better; of requests and bytes per sec
 
 import contextlib
 import gzip
-import pathlib
 import re
 import socket
 import statistics
-import subprocess
-import sys
 import threading
 import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 
 import requests
-from contenders import BACKEND_PORT, PATIENCE
+from contenders import PATIENCE
 from harness import wait_for
 from hubclient import BASE, HubError, HubUser, Kernel
 
@@ -213,17 +210,12 @@ def crowd(contender):
 
 def proxy(contender, seconds=2):
     """Small answers on four connections, and large ones on one."""
-    backend = subprocess.Popen([sys.executable, pathlib.Path(__file__).with_name("backend.py"), str(BACKEND_PORT)])
-    try:
-        wait_for(_backend_answers, "the backend answers through the proxy", timeout=PATIENCE)
-        small, large = 100, 16 << 20
-        with ThreadPoolExecutor(4) as threads:
-            counts = list(threads.map(lambda _: _requests(small, seconds), range(4)))
-        requests_a_second = sum(counts) / seconds
-        bytes_a_second = _requests(large, seconds) * large / seconds
-    finally:
-        backend.terminate()
-        backend.wait()
+    wait_for(_backend_answers, "the backend answers through the proxy", timeout=PATIENCE)
+    small, large = 100, 16 << 20
+    with ThreadPoolExecutor(4) as threads:
+        counts = list(threads.map(lambda _: _requests(small, seconds), range(4)))
+    requests_a_second = sum(counts) / seconds
+    bytes_a_second = _requests(large, seconds) * large / seconds
     return {"proxy, requests a second": requests_a_second, "proxy, bytes a second": bytes_a_second}
 
 
