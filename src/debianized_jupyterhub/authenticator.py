@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import pwd
 import socket
 from subprocess import PIPE
 
@@ -11,9 +12,9 @@ from jupyterhub.auth import Authenticator, PAMAuthenticator
 from jupyterhub.handlers.login import LoginHandler
 from jupyterhub.utils import maybe_future
 from tornado import web
-from traitlets import Integer, Unicode
+from traitlets import Bool, Integer, Unicode, default
 
-from .gate import GateError, ask
+from .gate import ACCOUNTS, GateError, ask, knock
 
 LOGIN_CHECK = "/usr/libexec/jupyterhub/login-check"
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
@@ -25,30 +26,48 @@ PAM_WRONG = {7, 10, 11}  # AUTH_ERR, USER_UNKNOWN, MAXTRIES
 PAM_CHANGE = {12, 27}  # NEW_AUTHTOK_REQD, AUTHTOK_EXPIRED
 
 
-class SudoersPolicy:
-    """Mix-in: a user is allowed if sudo's policy lets the hub spawn for them.
+class SudoersPolicy(Authenticator):
+    """Mix-in for authenticators: a user is allowed if sudo's policy lets the hub spawn for them.
 
     That is the alias JUPYTER_USERS in /etc/sudoers.d/jupyterhub, so the rule for
     logging in and the rule for spawning cannot disagree. `allowed_users` and
     `allowed_groups`, where a site sets them, narrow it further.
     """
 
+    login_hint = Unicode(config=True, help="Text of the login page: which credentials are meant.")
+
+    create_accounts = Bool(
+        config=True, help="Have a local account made for who logs in without one: docs/authenticators.md."
+    )
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        # JupyterHub asks nobody where it is true, neither the site's rules nor sudo.
+        self._allow_all, self.allow_all = self.allow_all, False
+
     def check_allow_config(self) -> None:
         """Skip JupyterHub's warning that no rule is set: there always is one, in sudoers."""
 
     async def check_allowed(self, username: str, authentication: dict | None = None) -> bool:
         """Return True or raise HTTPError: 403 with the reason, 503 where sudo cannot be asked."""
+        if not await self._site_allows(username, authentication):
+            self._refuse(username, "allowed_users and the like in the hub's configuration do not admit the account")
+        if self.create_accounts and not await asyncio.to_thread(_exists, username):
+            try:
+                await knock(ACCOUNTS, {"user": username}, timeout=30)
+            except GateError as error:
+                self._refuse(username, f"there is no such account, and none was made: {error}")
         try:
             answer = await ask("allowed", user=username, timeout=30)
         except GateError as error:
             self.log.error("Cannot ask sudo whether %s may log in: %s", username, error)
             raise web.HTTPError(503, f"Logins are out of order. {error}") from None
         if not answer["allowed"]:
-            reason = answer["reason"]
-        elif not await self._site_allows(username, authentication):
-            reason = "allowed_users and allowed_groups in the hub's configuration do not admit the account"
-        else:
-            return True
+            self._refuse(username, answer["reason"])
+        return True
+
+    def _refuse(self, username: str, reason: str) -> None:
+        """Log the reason; raise HTTPError 403 with words for the user."""
         self.log.warning("%s may not log in: %s", username, reason)
         raise web.HTTPError(
             403,
@@ -58,9 +77,18 @@ class SudoersPolicy:
 
     async def _site_allows(self, username: str, authentication: dict | None) -> bool:
         """Return whether upstream's own allow rules, where there are any, admit the user."""
-        if not (self.allowed_users or getattr(self, "allowed_groups", None)):
+        if self._allow_all or not self.any_allow_config:
             return True
         return await maybe_future(super().check_allowed(username, authentication))
+
+
+def _exists(username: str) -> bool:
+    """Return whether the system knows the account; blocks for as long as NSS does."""
+    try:
+        pwd.getpwnam(username)
+    except (KeyError, ValueError):  # ValueError: a NUL byte
+        return False
+    return True
 
 
 class AnyBytesLoginHandler(LoginHandler):
@@ -173,6 +201,10 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             finally:
                 if process.returncode is None:
                     process.kill()
+
+    @default("login_hint")
+    def _login_hint(self) -> str:
+        return f"Log in with your account of {socket.gethostname()}."
 
     def normalize_username(self, username: str) -> str:
         """Return the name as it is, or what `username_map` makes of it.

@@ -1,14 +1,32 @@
-"""The hub's way to sudo: ask ``spawner-gate``, which runs outside the hub's sandbox.
+"""The hub's ways out of its sandbox: to sudo, and to new accounts.
 
-The protocol is described at the head of src/libexec/spawner-gate.
+The protocols are described at the heads of src/libexec/spawner-gate and account-helper.
 """
 
 import asyncio
 import json
 import os
+from typing import NamedTuple
 
-SOCKET = "/run/jupyterhub-spawner.sock"
-PROGRAM = "/usr/libexec/jupyterhub/spawner-gate"
+
+class Door(NamedTuple):
+    """A socket of systemd's, the program behind it, and what that calls."""
+
+    name: str
+    program: str
+    calls: str
+
+    @property
+    def unit(self) -> str:
+        return f"jupyterhub-{self.name}"
+
+    @property
+    def socket(self) -> str:
+        return f"/run/{self.unit}.sock"
+
+
+SPAWNER = Door("spawner", "/usr/libexec/jupyterhub/spawner-gate", "sudo")
+ACCOUNTS = Door("accounts", "/usr/libexec/jupyterhub/account-helper", "useradd")
 
 
 class GateError(Exception):
@@ -21,35 +39,39 @@ class GateError(Exception):
 
 
 async def ask(action: str, *, timeout: float = 10, **request) -> dict:
-    """Put one request to the gate and return its answer.
+    """Put one request to the spawner's gate and return its answer; see knock for errors."""
+    return await knock(SPAWNER, {"action": action, **request}, timeout)
 
-    `timeout` is in seconds. Raises GateError where the gate cannot be reached,
-    does not answer in time, or refuses.
+
+async def knock(door: Door, request: dict, timeout: float = 10) -> dict:
+    """Put one request to the program behind a door and return its answer.
+
+    `timeout` is in seconds. Raises GateError where it cannot be reached, does not
+    answer in time, or refuses.
     """
+    log = f"see `journalctl -u '{door.unit}@*'`"
     try:
-        line = await asyncio.wait_for(_exchange({"action": action, **request}), timeout)
+        line = await asyncio.wait_for(_exchange(door, request), timeout)
     except TimeoutError:
-        raise GateError(
-            f"sudo did not answer within {timeout:g} s: see `journalctl -u 'jupyterhub-spawner@*'`"
-        ) from None
+        raise GateError(f"{door.calls} did not answer within {timeout:g} s: {log}") from None
     except OSError as error:
         raise GateError(
-            f"{SOCKET} does not answer ({error.strerror}):"
-            " `systemctl start jupyterhub-spawner.socket` on the server mends it"
+            f"{door.socket} does not answer ({error.strerror}):"
+            f" `systemctl start {door.unit}.socket` on the server mends it"
         ) from None
     if not line:
-        raise GateError("The spawner service failed: see `journalctl -u 'jupyterhub-spawner@*'`")
+        raise GateError(f"The {door.name} service failed: {log}")
     answer = json.loads(line)
     if not answer["ok"]:
         raise GateError(answer["error"])
     return answer
 
 
-async def _exchange(request: dict) -> bytes:
+async def _exchange(door: Door, request: dict) -> bytes:
     """Send one line, return one line; an empty one if the gate ended without an answer."""
     message = json.dumps(request).encode() + b"\n"
     if os.path.isdir("/run/systemd/system"):
-        reader, writer = await asyncio.open_unix_connection(SOCKET)
+        reader, writer = await asyncio.open_unix_connection(door.socket)
         try:
             writer.write(message)
             return await reader.readline()
@@ -59,7 +81,7 @@ async def _exchange(request: dict) -> bytes:
             writer.close()
     # In a container without systemd the hub has no sandbox that sudo would inherit.
     process = await asyncio.create_subprocess_exec(
-        PROGRAM, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        door.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     process.stdin.write(message)
     line = await process.stdout.readline()

@@ -84,6 +84,7 @@ class HubUser:
     def request(self, method, path, **options):
         """Request a path, follow redirects, raise HubError for a status of 400 and above."""
         response = self.session.request(method, f"{self.base}{path}", timeout=options.pop("timeout", 60), **options)
+        response.encoding = "utf-8"  # as the pages themselves say, and no header
         if response.status_code >= 400:
             raise HubError(response)
         return response

@@ -173,6 +173,7 @@ class Collector(logging.Filter):
 
 def inspect(argv):
     """Do what read says, for a hub that is started with the arguments `argv` (list of str)."""
+    from jupyterhub import orm
     from traitlets import TraitError
 
     from debianized_jupyterhub.app import Hub
@@ -185,7 +186,9 @@ def inspect(argv):
         Hub.parse_command_line.__wrapped__(app, argv)
         places = _places(Path(app.config_file).parent)
         bare(app, app.config_file)
-        authenticator = app.authenticator_class(parent=app)
+        # Some keep their users in the hub's database; this one is empty and nobody's.
+        db = orm.new_session_factory("sqlite:///:memory:")()
+        authenticator = app.authenticator_class(parent=app, _deprecated_db_session=db)
         authenticator.check_allow_config()
         parts = [authenticator, app.spawner_class(parent=app), app.proxy_class(parent=app, app=app), app]
     except TraitError as error:
