@@ -162,6 +162,7 @@ if __name__ == "__main__":
             ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
+            ("share/jupyterhub/debianized", ["src/templates/login.html"]),
             ("share/jupyterhub/limits", ["src/jupyter/limits/jupyter_server_config.json"]),
             ("share/jupyterhub/limits/labconfig", ["src/jupyter/limits/labconfig/page_config.json"]),
         ],

@@ -5,7 +5,7 @@
 # This package:  /usr/share/doc/jupyterhub/README.md.gz
 #
 # Not here, but in
-#   /etc/default/jupyterhub      address, log level, behaviour at upgrades
+#   /etc/default/jupyterhub      address, log level, administrators, announcement
 #   /etc/sudoers.d/jupyterhub    who may log in and start a notebook server
 #   jupyterhub_config.d/*.py     your own settings: files of yours, read after
 #                                this one, that no upgrade asks questions about
@@ -17,9 +17,5 @@ defaults.apply(c)  # the package's sockets, folders, authenticator and spawner
 
 # What users see after login: /lab, /tree (Notebook 7), or a file below their home.
 c.Spawner.default_url = "/lab"
-
-# Who may see the admin page (their group in the system, or their names).
-# c.PAMAuthenticator.admin_groups = {"sudo"}
-# c.Authenticator.admin_users = {"alice"}
 
 defaults.load_config_d(load_subconfig)  # noqa: F821 (given by JupyterHub)

@@ -4,12 +4,16 @@
 site writes there or in jupyterhub_config.d wins over these values.
 """
 
+import html
 import os
+import re
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
 STATE = Path("/var/opt/jupyterhub")
 DEBIAN_JAVA = "/usr/lib/jvm/default-java"  # a link of Debian's default-jre-headless
+TEMPLATES = Path(sys.prefix) / "share/jupyterhub/debianized"
 PROXY_API = "/run/jupyterhub-proxy/api.sock"
 
 
@@ -23,6 +27,15 @@ def apply(c) -> None:
     logo = config_dir() / "banner.png"
     if logo.exists():
         c.JupyterHub.logo_file = str(logo)
+    c.JupyterHub.template_paths = [str(TEMPLATES)]
+    if announcement := _text("JUPYTERHUB_ANNOUNCEMENT"):
+        c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
+    if hint := _text("JUPYTERHUB_LOGIN_HINT"):
+        c.SudoersPolicy.login_hint = hint
+    if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
+        c.Authenticator.admin_users = users
+    if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):
+        c.PAMAuthenticator.admin_groups = groups
 
     # Servers belong to their users' sessions and the proxy to its own service:
     # neither ends with the hub.
@@ -49,6 +62,28 @@ def apply(c) -> None:
     java = os.environ.get("JUPYTERHUB_JAVA_HOME") or DEBIAN_JAVA
     if os.path.isdir(java):
         c.Spawner.environment = {"JAVA_HOME": java}
+
+
+def _text(setting: str) -> str:
+    """Return the text of a setting of /etc/default/jupyterhub; exit with a clear line if it is none."""
+    text = os.environ.get(setting, "").strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise SystemExit(f"{setting} in /etc/default/jupyterhub is not in UTF-8: save the file so") from None
+    return text
+
+
+def _names(setting: str, what: str) -> set[str]:
+    """Return the names in a setting, separated by spaces or commas; exit with a clear line at one that cannot be `what`."""
+    names = set(filter(None, re.split(r"[\s,]+", _text(setting))))
+    for name in names:
+        if not re.fullmatch(r"[\w.@+-]+\$?", name):
+            raise SystemExit(
+                f"{setting} in /etc/default/jupyterhub: {name} is no name of {what}."
+                " Write plain names with spaces between them; groups without %"
+            )
+    return names
 
 
 def config_dir() -> Path:
