@@ -12,6 +12,7 @@ def pytest_addoption(parser):
     parser.addoption("--suite", default=os.environ.get("SUITE", "debian:trixie"), help="distribution:suite to test, as in debian/suites")
     parser.addoption("--sit", action="store_true", help="after a failed test leave its machines up, and say how to enter them")
     parser.addoption("--here", action="store_true", help="take this machine, where the package is installed, for the topics' machine (debian/tests)")
+    parser.addoption("--docs-images", action="store_true", help="make the pictures of docs/images anew")
     parser.addoption("--slow", action="store_true", help="also the tests marked slow: proofs that take many minutes")
 
 

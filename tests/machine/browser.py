@@ -15,9 +15,10 @@ import subprocess
 
 import harness
 from hubclient import BASE
-from playwright.sync_api import Error, sync_playwright
+from playwright.sync_api import Error, expect, sync_playwright
 
-SCREENSHOTS = pathlib.Path(os.environ.get("SCREENSHOTS") or pathlib.Path(__file__).resolve().parents[2] / "dist/screenshots")
+TOP = pathlib.Path(__file__).resolve().parents[2]
+SCREENSHOTS = pathlib.Path(os.environ.get("SCREENSHOTS") or TOP / "dist/screenshots")
 SUITE = "trixie"  # Ubuntu has chromium as a snap only
 PACKAGES = "chromium,fonts-dejavu-core,libnss3-tools,pngquant"
 
@@ -31,6 +32,7 @@ exec unshare --mount --pid --fork --kill-child sh -euc '
     exec chroot "$root" setpriv --no-new-privs --inh-caps=-all --bounding-set=-all chromium "$@"
 ' sh {root} "$@"
 """
+SLOW = 60_000  # ms: a busy machine starts a server or a kernel
 ARGUMENTS = ["--disable-gpu", "--disable-quic", "--host-resolver-rules=MAP * 127.0.0.1"]
 
 
@@ -47,7 +49,8 @@ def browser_root(say):
 class Browser:
     """A chromium, started with the first page. Every host name leads to 127.0.0.1."""
 
-    def __init__(self, site, root):
+    def __init__(self, site, root, docs_images=False):
+        self._docs_images = docs_images
         self._stack = contextlib.ExitStack()
         directory = site.directory / "browser"
         # The same path inside and outside: the driver and chromium tell each other where profile, uploads and downloads are.
@@ -100,6 +103,14 @@ class Browser:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         return page
 
+    def screenshot(self, page, name, docs=False):
+        """Save what the page shows as SCREENSHOTS/NAME.png and, with `docs` and --docs-images, in few colours as docs/images/NAME.png."""
+        picture = page.screenshot(path=SCREENSHOTS / f"{name}.png")
+        if docs and self._docs_images:
+            file = TOP / f"docs/images/{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            file.write_bytes(self.run("pngquant", "--strip", "--speed=1", "--nofs", "32", "-", input=picture))
+
     def on_failure(self, name):
         """Save what the open pages show as `failed-NAME-NUMBER.png`; return text that says where, with the console's errors."""
         lines = []
@@ -114,3 +125,48 @@ class Browser:
     def close(self):
         """End chromium and remove all that it wrote."""
         self._stack.close()
+
+
+def log_in(page, user, password):
+    """Fill in the login form (of the page that is shown, or the hub's) and press its button."""
+    if not page.get_by_label("Password:").is_visible():
+        page.goto("hub/login")
+    page.get_by_label("Username:").fill(user)
+    page.get_by_label("Password:").fill(password)
+    page.get_by_role("button", name="Sign in").click()
+
+
+def wait_for_lab(page):
+    """Return when JupyterLab is there and ready to be used. The server starts meanwhile, if it has to."""
+    expect(page.locator("#jp-main-dock-panel .jp-MainAreaWidget:visible").first).to_be_visible(timeout=SLOW)
+    expect(page.locator("#jupyterlab-splash")).to_have_count(0, timeout=SLOW)
+
+
+def new_notebook(page):
+    """Click on the launcher's notebook; return when its kernel is idle."""
+    page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
+    idle(page)
+
+
+def idle(page):
+    """Return when the kernel of the notebook in front is idle. Only the status bar knows: its picture is a circle before there is a kernel, too."""
+    expect(page.locator("#jp-main-statusbar").get_by_text("| Idle")).to_be_visible(timeout=SLOW)
+
+
+def run_cell(page, code):
+    """Run code in the notebook's last cell; return the Locator of its output."""
+    cell = page.locator(".jp-NotebookPanel:visible .jp-CodeCell").last
+    cell.locator(".cm-content").click()
+    page.keyboard.insert_text(code)  # as pasted: no brackets close themselves
+    number = page.locator(".jp-NotebookPanel:visible .jp-CodeCell").count()
+    page.keyboard.press("Shift+Enter")
+    ran = page.locator(".jp-NotebookPanel:visible .jp-CodeCell").nth(number - 1)
+    expect(ran.locator(".jp-InputPrompt")).to_have_text(re.compile(r"\[\d+\]:"), timeout=SLOW)
+    return ran.locator(".jp-OutputArea-output")
+
+
+def menu(page, *names):
+    """Choose from JupyterLab's menus, e.g. menu(page, "File", "New", "Terminal")."""
+    page.locator("#jp-MainMenu .lm-MenuBar-item").get_by_text(names[0], exact=True).click()
+    for name in names[1:]:
+        page.locator(".lm-Menu-item:visible").filter(has=page.get_by_text(name, exact=True)).click()

@@ -119,7 +119,7 @@ def chromium(site, say):
 @pytest.fixture(scope="module")
 def browser(request, site, chromium, machine):
     """A Browser in the machine's network."""
-    browser = Browser(site, chromium)
+    browser = Browser(site, chromium, docs_images=request.config.getoption("docs_images"))
     request.config.stash[BROWSER] = browser
     yield browser
     del request.config.stash[BROWSER]
