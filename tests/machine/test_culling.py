@@ -67,34 +67,48 @@ def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
     """
     # A page's connection to a kernel answers the server's pings, every 30 s as shipped.
     machine.write("/etc/jupyter/jupyter_server_config.py", 'c = get_config()\nc.ServerApp.tornado_settings = {"ws_ping_interval": 1000}\n')
-    users = {}
-    for name in ("idle", "reader", "watcher", "worker"):
-        machine.add_user(name)
-        users[name] = hub.login(name, "secret")
-        users[name].spawn()
-    worker = users["worker"].kernel()
-    with pytest.raises(websocket.WebSocketTimeoutException):
-        worker.execute("import os, time\nwhile not os.path.exists('stop'): time.sleep(0.1)", timeout=2)
-    worker.close()
-    watcher = users["watcher"].kernel()
-    threading.Thread(target=answer_pings, args=(watcher,), daemon=True).start()
-    with Prober(users["reader"], "/user/reader/api/status", every=1) as probe:
+    spawn(machine, hub, "idle")
+    reader = spawn(machine, hub, "reader")
+    with Prober(reader, "/user/reader/api/status", every=1) as probe:
+        watcher = spawn(machine, hub, "watcher").kernel()
+        in_background(answer_pings, watcher)
+        worker = spawn(machine, hub, "worker").kernel()
+        in_background(worker.execute, "import os, time\nwhile not os.path.exists('stop'): time.sleep(0.1)")
+        wait_for(lambda: worker.user.api("GET", f"/kernels/{worker.id}").json()["execution_state"] == "busy", "the cell runs")
+        worker.socket.abort()  # unlike close() it can be called while the other thread reads
         wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
         assert "Culling server idle" in machine.journal("-u", "jupyterhub")
         time.sleep(3 * IDLE)
         assert with_server(machine) == {"reader", "watcher", "worker"}
     assert probe.failures == []
-    watcher.close()
+    watcher.socket.abort()
     machine.run("touch", "/home/worker/stop")
     wait_for(lambda: with_server(machine) == set(), "the others are stopped when they are idle", timeout=60, every=1)
 
 
+def spawn(machine, hub, name):
+    """Return a new user (HubUser) with a server."""
+    machine.add_user(name)
+    user = hub.login(name, "secret")
+    user.spawn()
+    return user
+
+
+def in_background(function, *arguments):
+    """Call it in a thread, until the websocket that it reads is closed."""
+
+    def run():
+        with contextlib.suppress(websocket.WebSocketException, OSError):
+            function(*arguments)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
 def answer_pings(kernel):
-    """Do what an open page does while nothing happens on it, until its websocket is closed."""
+    """Do what an open page does while nothing happens on it."""
     kernel.socket.settimeout(None)
-    with contextlib.suppress(websocket.WebSocketException, OSError, TypeError, AttributeError):
-        while True:
-            kernel.socket.recv()
+    while True:
+        kernel.socket.recv()
 
 
 def test_site_may_have_services_of_its_own(machine, hub, culling):
