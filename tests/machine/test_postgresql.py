@@ -1,0 +1,77 @@
+"""A hub whose database is on PostgreSQL is saved, restored and upgraded like any other."""
+
+import json
+
+import pytest
+import requests
+from harness import wait_for
+from repack import add_migration, repack
+
+PACKAGES = ("postgresql", "postgresql-client")
+CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-database.py"
+PSQL = "runuser -u postgres -- psql --no-psqlrc --tuples-only --no-align --dbname=jupyterhub --command"
+
+
+@pytest.fixture(scope="module")
+def alice(machine, hub):
+    """A user of a hub that has moved to PostgreSQL, with a token."""
+    if machine.run("/opt/venvs/jupyterhub/bin/python", "-c", "import psycopg", check=False).returncode:
+        pytest.skip("this .deb was built without the extra postgresql")
+    machine.add_user("alice")
+    machine.sh("runuser -u postgres -- createuser jupyterhub; runuser -u postgres -- createdb --owner=jupyterhub jupyterhub")
+    machine.write(CONFIG, 'c = get_config()\nc.JupyterHub.db_url = "postgresql+psycopg:///jupyterhub?host=/run/postgresql"\n')
+    machine.run("systemctl", "reload", "jupyterhub")
+    wait_for(lambda: machine.sh(f"{PSQL} 'TABLE alembic_version' || true"), "the hub has made its tables", timeout=30)
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    user = hub.login("alice", "secret")
+    user.token = user.hub_api("POST", "/users/alice/tokens", json={"note": "kept"}).json()["token"]
+    return user
+
+
+def token_is_good(hub, alice):
+    return requests.get(f"{hub.base}/hub/api/user", headers={"Authorization": f"token {alice.token}"}, timeout=10).ok
+
+
+def content(machine):
+    """Return what pg_dump has to say, less the line with a random key."""
+    return machine.sh("runuser -u postgres -- pg_dump jupyterhub | grep -v restrict")
+
+
+def test_backup_and_restore(machine, hub, alice):
+    made = machine.run("jupyterhub-ctl", "backup").stdout.strip()
+    assert json.loads(machine.run("jupyterhub-ctl", "backups", "--json").stdout)[-1]["database"] == "postgresql"
+    machine.sh(f"{PSQL} 'DELETE FROM api_tokens; CREATE TABLE of_the_upgrade (later INTEGER); ALTER TABLE of_the_upgrade OWNER TO jupyterhub'")
+    assert not token_is_good(hub, alice)
+    machine.run("jupyterhub-ctl", "restore", made)
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    assert token_is_good(hub, alice)
+    assert machine.sh(f"{PSQL} \"SELECT to_regclass('of_the_upgrade')\"") == ""
+
+
+def test_nightly_backup_reaches_it(machine, hub, alice):
+    machine.run("systemctl", "start", "jupyterhub-backup.service")
+    newest = json.loads(machine.run("jupyterhub-ctl", "backups", "--json").stdout)[-1]
+    assert (newest["label"], newest["database"]) == ("timer", "postgresql")
+
+
+def test_server_that_is_down(machine, hub, alice):
+    machine.sh("systemctl stop postgresql")
+    result = machine.run("jupyterhub-ctl", "backup", check=False)
+    assert result.returncode == 11 and result.stderr.startswith("jupyterhub-ctl: pg_dump: ") and result.stderr.count("\n") == 1
+    machine.sh("systemctl start postgresql")
+    wait_for(lambda: token_is_good(hub, alice), "the hub has its database again", timeout=30)
+
+
+def test_migration_is_rehearsed_and_taken_back(machine, hub, alice, deb, tmp_path_factory):
+    package = machine.push(repack(deb, tmp_path_factory.mktemp("upgrade"), add_migration))
+    machine.sh(f"{PSQL} 'CREATE TABLE of_the_upgrade (in_the_way INTEGER)'")
+    before = machine.pid_of("jupyterhub"), content(machine)
+    result = machine.run("apt-get", "-qq", "-y", "install", package, check=False, timeout=300)
+    assert result.returncode != 0
+    assert 'cannot be migrated: ' in result.stderr and 'relation "of_the_upgrade" already exists' in result.stderr
+    assert (machine.pid_of("jupyterhub"), content(machine)) == before
+
+    machine.sh(f"{PSQL} 'DROP TABLE of_the_upgrade'; apt-get -qq -y -f install", timeout=300)
+    wait_for(hub.answers, "the hub answers", timeout=30)
+    assert machine.sh(f"{PSQL} 'SELECT count(*) FROM of_the_upgrade'") == "0"
+    assert token_is_good(hub, alice)
