@@ -193,7 +193,8 @@ def crowd_logs_in(hub, prober):
             thread.start()
         for thread in threads:
             thread.join()
-    assert not failures and not prober.failures
+    assert not failures, [str(failure) for failure in failures]
+    assert not prober.failures, prober.failures
     return seconds, prober.longest_gap
 
 

@@ -44,7 +44,7 @@ def test_hub_is_ours(taken_over):
     units = "jupyterhub jupyterhub-proxy jupyterhub-spawner.socket"
     assert machine.sh(f"systemctl is-enabled {units}; systemctl is-active {units}").split() == ["enabled"] * 3 + ["active"] * 3
     assert machine.sh("systemctl --failed --no-legend --plain; dpkg --audit; dpkg --verify jupyterhub") == ""
-    assert machine.sh("pgrep -u root -f configurable-http-proxy || true") == ""
+    assert machine.sh("pgrep -u root -f '[c]onfigurable-http-proxy' || true") == ""
 
 
 def test_configuration_is_kept_aside(taken_over):

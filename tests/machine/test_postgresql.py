@@ -68,7 +68,8 @@ def test_migration_is_rehearsed_and_taken_back(machine, hub, alice, deb, tmp_pat
     before = machine.pid_of("jupyterhub"), content(machine)
     result = machine.run("apt-get", "-qq", "-y", "install", package, check=False, timeout=300)
     assert result.returncode != 0
-    assert 'cannot be migrated: ' in result.stderr and 'relation "of_the_upgrade" already exists' in result.stderr
+    said = result.stdout + result.stderr
+    assert "cannot be migrated: " in said and 'relation "of_the_upgrade" already exists' in said
     assert (machine.pid_of("jupyterhub"), content(machine)) == before
 
     machine.sh(f"{PSQL} 'DROP TABLE of_the_upgrade'; apt-get -qq -y -f install", timeout=300)
