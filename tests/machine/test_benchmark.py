@@ -6,6 +6,7 @@ import figures
 import pytest
 from comparison import compare
 
+pytestmark = pytest.mark.slow  # the peer is installed from the registries as its documentation says: minutes, each week anew
 
 @pytest.fixture(scope="module")
 def comparison(site, suite, deb, say):
