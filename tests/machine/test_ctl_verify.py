@@ -12,6 +12,7 @@ from harness import wait_for
 CTL = "/usr/sbin/jupyterhub-ctl"
 PYTHON = "/opt/venvs/jupyterhub/bin/python"
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/50-fault.py"
+SBOM = "/usr/share/jupyterhub/sbom.cdx.json"
 DEFAULTS = "/etc/default/jupyterhub"
 SUDOERS = "/etc/sudoers.d/jupyterhub"
 LOGIN_PAGE = "/opt/venvs/jupyterhub/share/jupyterhub/templates/login.html"
@@ -177,8 +178,8 @@ FAULTS = [
         "clock behind",  # a machine of nspawn cannot set its clock, so the package comes from the future
         "clock",
         ["the clock says", "timedatectl set-ntp true"],
-        "touch -r /opt/venvs/jupyterhub/pyvenv.cfg /root/time; touch -d 2099-01-01 /opt/venvs/jupyterhub/pyvenv.cfg",
-        "touch -r /root/time /opt/venvs/jupyterhub/pyvenv.cfg",
+        f"touch -r {SBOM} /root/time; touch -d 2099-01-01 {SBOM}",
+        f"touch -r /root/time {SBOM}",
     ),
     # Configuration
     fault(

@@ -9,6 +9,7 @@ from pathlib import Path
 from .check import Failed, Warned, check, once, one_line, output
 
 VENV = Path("/opt/venvs/jupyterhub")
+SBOM = Path("/usr/share/jupyterhub/sbom.cdx.json")  # written when the package was built
 TREES = Path("/opt/venvs/jupyterhub-servers")
 REINSTALL = "apt-get install --reinstall jupyterhub (or the .deb it came from)"
 
@@ -72,7 +73,7 @@ def node():
 @check("clock")
 def clock():
     """A clock before the package's date makes certificates, cookies and tokens invalid."""
-    built = (VENV / "pyvenv.cfg").stat().st_mtime
+    built = SBOM.stat().st_mtime if SBOM.exists() else 0
     now = time.time()
     if now < built:
         day = time.strftime("%Y-%m-%d %H:%M", time.gmtime(now))
