@@ -5,8 +5,8 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import time
 import tempfile
+import time
 
 import pytest
 
