@@ -118,6 +118,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._turns = asyncio.Semaphore(self.concurrent_logins)
+        self._start = asyncio.Lock()
         self.change_password_help = self.change_password_help or (
             f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
         )
@@ -182,10 +183,12 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
         async with self._turns:
-            # Without the hub's environment: its tokens are no business of PAM's modules.
-            process = await asyncio.create_subprocess_exec(
-                LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
-            )
+            # The hub stands still while a process starts; where many log in, pages get their turn in between.
+            async with self._start:
+                # Without the hub's environment: its tokens are no business of PAM's modules.
+                process = await asyncio.create_subprocess_exec(
+                    LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
+                )
             try:
                 exchange = process.communicate(json.dumps(request).encode() + b"\n")
                 line, _ = await asyncio.wait_for(exchange, self.login_timeout)
