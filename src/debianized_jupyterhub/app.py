@@ -4,6 +4,7 @@ They are added here and not in the configuration, so that a site that assigns `s
 not take them away.
 """
 
+import gc
 import json
 import os
 from functools import partial
@@ -51,6 +52,11 @@ class Hub(JupyterHub):
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             json.dump(door, stream)
         new.rename(CTL_FILE)
+
+    async def start(self):
+        await super().start()
+        gc.freeze()  # what was made until now is there to stay
+        gc.enable()
 
     def init_tornado_settings(self):
         keys = {"announcement", *(key for key in self.template_vars if key.startswith("announcement_"))}

@@ -106,6 +106,22 @@ def test_broken_config_is_named(machine, hub):
     restart(machine, hub)
 
 
+def test_hub_collects_garbage_once_it_is_up(machine, hub):
+    """Not while it starts: in its own words, which its configuration has it write."""
+    said = "/var/opt/jupyterhub/gc"
+    lines = [
+        "import asyncio, gc",
+        "assert not gc.isenabled()",
+        f"say = lambda: open({said!r}, 'w').write(f'{{gc.isenabled()}} {{gc.get_freeze_count() > 10000}}')",
+        "asyncio.get_event_loop().call_later(8, say)",
+    ]
+    machine.write("/etc/jupyterhub/jupyterhub_config.d/30-gc.py", "\n".join(lines) + "\n")
+    restart(machine, hub)
+    assert wait_for(lambda: machine.sh(f"cat {said} || true"), "the hub has told", timeout=60) == "True True"
+    machine.sh(f"rm /etc/jupyterhub/jupyterhub_config.d/30-gc.py {said}")
+    restart(machine, hub)
+
+
 def test_taken_port_is_named(machine, hub):
     """Somebody else on port 8000: the journal says so, and what to do; once they are gone, a start is enough."""
     machine.sh("systemctl stop jupyterhub jupyterhub-proxy")
