@@ -28,8 +28,16 @@ import rfc3987_syntax
 print(len(made))
 """
 
+# What the import of a module costs without each of these patches: how often it calls a function.
+COSTLY = {
+    "aiohttp-no-ssl-at-import": ("aiohttp", "ssl.create_default_context"),
+    "jupyter-builder-semver-lazy": ("jupyter_builder.jupyterlab_semver", "re._compiler.compile"),
+    "rfc3986-validator-lazy": ("rfc3986_validator", "re._compiler.compile"),
+}
+
 # What each of these patches keeps out of a notebook server that nobody has asked for anything.
 NEEDLESS = {
+    "aiohttp-system-resolver": "aiodns",
     "ipython-not-in-servers": "IPython",
     "isoduration-arrow-lazy": "arrow",
     "jupyterhub-singleuser-imports": "sqlalchemy",
@@ -43,12 +51,13 @@ NEEDLESS = {
 def upstream(machine, tmp_path_factory):
     """A folder inside with the patched modules as upstream has them: the patches taken back."""
     folder = tmp_path_factory.mktemp("upstream")
-    for name in (*NEEDLESS, "jupyterlab-registry-lazy"):
+    for name in (*NEEDLESS, *COSTLY, "alembic-mako-lazy", "jupyterlab-registry-lazy"):
         patch = PATCHES / f"{name}.patch"
         for changed in re.findall(r"(?m)^\+\+\+ b/(\S+)", patch.read_text()):
             file, package = folder / changed, changed.split("/")[0]
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(machine.run("sh", "-c", f"cat {SITE}/{changed}").stdout)
+            if not file.exists():  # which another patch has changed, too
+                file.write_text(machine.run("sh", "-c", f"cat {SITE}/{changed}").stdout)
             machine.sh(f"mkdir -p /opt/upstream; test -e /opt/upstream/{package} || cp -r {SITE}/{package} /opt/upstream/")
         subprocess.run(["patch", "--quiet", "--reverse", "--strip=1", f"--directory={folder}", f"--input={patch}"], check=True)
     for file in folder.rglob("*.py"):
@@ -92,6 +101,93 @@ def test_server_does_without(modules, module):
 def test_patch_still_matters(upstreams_modules, patch, module):
     """Upstream's own code imports it: if it does no longer, drop the patch."""
     assert module in upstreams_modules
+
+
+COUNT_CALLS = """
+import importlib, ssl, re._compiler, sys
+module, function = sys.argv[1:]
+owner, name = function.rsplit(".", 1)
+calls, original = [], getattr(sys.modules[owner], name)
+setattr(sys.modules[owner], name, lambda *a, **k: (calls.append(a), original(*a, **k))[1])
+importlib.import_module(module)
+print(len(calls))
+"""
+
+
+@pytest.mark.parametrize("patch", COSTLY)
+def test_import_is_cheap_and_patch_still_matters(machine, upstream, patch):
+    ours = int(machine.run(PYTHON, "-c", COUNT_CALLS, *COSTLY[patch]).stdout)
+    theirs = int(machine.run(PYTHON, "-c", f"import sys; sys.path.insert(0, {upstream!r}){COUNT_CALLS}", *COSTLY[patch]).stdout)
+    assert ours <= 1
+    assert theirs > ours
+
+
+def test_aiohttp_still_checks_certificates(machine):
+    """One that nobody has signed is refused, unless the caller wants no check; a name is found in /etc/hosts."""
+    code = """
+        import asyncio, ssl, subprocess, aiohttp
+        from aiohttp import web
+        make = "openssl req -x509 -newkey rsa:2048 -nodes -keyout /tmp/k.pem -out /tmp/c.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+        subprocess.run(make.split(), check=True, stderr=subprocess.DEVNULL)
+        async def main():
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain("/tmp/c.pem", "/tmp/k.pem")
+            app = web.Application()
+            app.router.add_get("/", lambda _: asyncio.sleep(0, web.Response(text="answered")))
+            runner = web.AppRunner(app)
+            await runner.setup()
+            await web.TCPSite(runner, "localhost", 9443, ssl_context=context).start()
+            async with aiohttp.ClientSession() as client:
+                try:
+                    await client.get("https://localhost:9443/")
+                except aiohttp.ClientConnectorCertificateError:
+                    print("refused")
+                async with client.get("https://localhost:9443/", ssl=False) as answer:
+                    print(await answer.text())
+        asyncio.run(main())
+    """
+    assert machine.run(PYTHON, "-c", textwrap.dedent(code)).stdout.split() == ["refused", "answered"]
+
+
+@pytest.mark.parametrize(
+    "version, wanted, fits", [("1.2.3", "^1.1.0", "True"), ("1.2.3", "~1.1.0", "False"), ("4.6.6", "4.5.0 - 4.6.0", "False"), ("2.0.0", ">= 1.0.0 <3", "True")]
+)
+def test_versions_of_npm_packages_are_still_compared(machine, upstream, version, wanted, fits):
+    """As upstream compares them."""
+    code = "; from jupyter_builder.jupyterlab_semver import satisfies; print(satisfies(sys.argv[1], sys.argv[2], True))"
+    for start in ("import sys", f"import sys; sys.path.insert(0, {upstream!r})"):
+        assert machine.run(PYTHON, "-c", start + code, version, wanted).stdout.strip() == fits
+
+
+@pytest.mark.parametrize("text, uri, reference", [("http://example.org/a?b#c", True, True), ("/a/b", False, True), ("http://a b/", False, False)])
+def test_uris_are_still_checked(machine, text, uri, reference):
+    code = "import sys, rfc3986_validator as r; print(*(bool(r.validate_rfc3986(sys.argv[1], kind)) for kind in ('URI', 'URI_reference')))"
+    assert machine.run(PYTHON, "-c", code, text).stdout.split() == [str(uri), str(reference)]
+
+
+HUB = "import sys, debianized_jupyterhub.app, jupyterhub.app; print(*sys.modules)"
+
+
+def test_hub_does_without_mako(machine):
+    assert "mako" not in machine.run(PYTHON, "-c", HUB).stdout.split()
+
+
+def test_mako_patch_still_matters(machine, upstream):
+    assert "mako" in machine.run(PYTHON, "-c", f"import sys; sys.path.insert(0, {upstream!r}); {HUB}").stdout.split()
+
+
+def test_alembic_still_writes_migrations(machine):
+    code = """
+        from alembic.autogenerate import render_python_code
+        from alembic.operations import ops
+        from alembic.util import template_to_file
+        print(render_python_code(ops.UpgradeOps(ops=[ops.DropTableOp("old")])))
+        open("/tmp/t.mako", "w").write("${what}")
+        template_to_file("/tmp/t.mako", "/tmp/t", "utf-8", what="rendered")
+        print(open("/tmp/t").read())
+    """
+    written = machine.run(PYTHON, "-c", textwrap.dedent(code)).stdout
+    assert "op.drop_table('old')" in written and "rendered" in written
 
 
 def test_kernels_of_ipython_are_found_where_ipython_has_them(machine):
