@@ -1,7 +1,7 @@
-"""Compare the package with a plain venv on the same machine, measured in turn: tests/run benchmark [--short] [figure...]
+"""Compare the package with a plain venv on the same machine, measured in turn: tests/run benchmark [--short | --full] [figure...]
 
-Without names: every figure except those that take minutes (crowd, install), which have to be named. The result is printed, and kept in
-dist/benchmark.json. docs/performance.md says what each figure is.
+Without names: every figure except those that take minutes (crowd, install). The result is printed, and kept in dist/benchmark.json and .md.
+docs/performance.md says what each figure is.
 """
 
 import argparse
@@ -15,7 +15,9 @@ import time
 import figures
 import harness
 from comparison import compare
+from contenders import Package, Peer
 
+SLOW = {"install": 3, "crowd": 1}  # figures that take minutes: how often --full measures them
 TOP = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -33,38 +35,48 @@ def newest_deb(suite):
 
 
 def main():
+    names = [*figures.FIGURES, "install"]
     parser = argparse.ArgumentParser(prog="tests/run benchmark", description="Compare the package with a plain venv, in turn.")
     parser.add_argument("--short", action="store_true", help="one round")
+    parser.add_argument("--full", action="store_true", help=f"those that take minutes as well: {', '.join(f'{name} ({often} times)' for name, often in SLOW.items())}")
     parser.add_argument("--rounds", type=int, default=9, help="how often each figure is measured (default: 9)")
-    parser.add_argument("figures", nargs="*", metavar="figure", help=f"{', '.join([*figures.FIGURES, 'install'])}; default: all but {', '.join(sorted(figures.SLOW))}")
+    parser.add_argument("figures", nargs="*", metavar="figure", help=f"{', '.join(names)}; default: all but {', '.join(SLOW)}")
     options = parser.parse_args()
-    wanted = options.figures or [name for name in figures.FIGURES if name not in figures.SLOW]
-    if unknown := set(wanted) - figures.FIGURES.keys() - {"install"}:
-        parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join([*figures.FIGURES, 'install'])}")
+    if unknown := set(options.figures) - set(names):
+        parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(names)}")
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
+    times = dict.fromkeys(options.figures or [name for name in names if name not in SLOW], 1 if options.short else options.rounds)
+    if options.full:
+        times |= SLOW
     suite = os.environ.get("SUITE", "debian:trixie")
-    try:
-        deb = newest_deb(suite)
-        site = harness.Site()
-        try:
-            result = compare(site, suite, deb, wanted, 1 if options.short else options.rounds, say)
-        finally:
-            site.close()
-    except (AssertionError, RuntimeError) as error:
-        sys.exit(f"tests/benchmark: {error}")
     with open("/proc/cpuinfo") as cpuinfo:
         model = next((line.partition(": ")[2].strip() for line in cpuinfo if line.startswith("model name")), platform.machine())
     about = {
         "command": f"tests/run benchmark {' '.join(sys.argv[1:])}".strip(),
-        "package": deb.name,
         "date": time.strftime("%Y-%m-%d %H:%M %z"),
         "machine": f"{os.cpu_count()} x {model}, {platform.release()}",
-        "load": os.getloadavg(),
     }
     kept = TOP / "dist/benchmark.json"
-    kept.write_text(json.dumps({**about, "values": result.values, "details": result.details}, indent=1) + "\n")
-    print("\n".join([*(f"{name}: {value}" for name, value in about.items()), "", *result.table(), "", f"kept in {kept}"]))
+
+    def keep(result):
+        kept.write_text(json.dumps({**about, "values": result.values, "details": result.details}, indent=1) + "\n")
+
+    try:
+        deb = newest_deb(suite)
+        about["package"] = deb.name
+        site = harness.Site()
+        try:
+            result = compare([contender(site, suite, deb, say) for contender in (Package, Peer)], times, say, keep)
+        finally:
+            site.close()
+    except (AssertionError, RuntimeError) as error:
+        sys.exit(f"tests/benchmark: {error}")
+    about["load"] = os.getloadavg()
+    keep(result)
+    report = [*(f"- {name}: {value}" for name, value in about.items()), "", *result.table()]
+    kept.with_suffix(".md").write_text("\n".join(report) + "\n")
+    print("\n".join([*report, "", f"kept in {kept} and {kept.with_suffix('.md').name}"]))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import statistics
 
-import contenders
 import figures
 
 
@@ -11,19 +10,25 @@ class Comparison:
 
     def __init__(self):
         self.values = {}
+        self.details = {}
 
     def add(self, name, values):
         for figure, value in values.items():
             self.values.setdefault(figure, {}).setdefault(name, []).append(value)
 
     def table(self):
-        """Return the lines of a Markdown table: medians, their spread (quartiles), the ratio of the medians."""
-        lines = ["| figure | package | peer | ratio | n |", "|---|---|---|---|---|"]
+        """Return the lines of a Markdown table: medians, their spread (quartiles), and with two contenders the ratio of the medians."""
+        names = list(next(iter(self.values.values())))
+        both = len(names) == 2
+        titles = ["figure", *names, *(["ratio"] if both else []), "n"]
+        lines = [f"| {' | '.join(titles)} |", "|---" * len(titles) + "|"]
         for figure, values in self.values.items():
-            mine, other = values["package"], values["peer"]
-            ratio = statistics.median(mine) / statistics.median(other) if statistics.median(other) else float("nan")
             note = " (more is better)" if figure in figures.LARGER_IS_BETTER else ""
-            lines.append(f"| {figure}{note} | {shown(figure, mine)} | {shown(figure, other)} | {ratio:.2f} | {len(mine)} |")
+            columns = [f"{figure}{note}", *(shown(figure, values[name]) for name in names)]
+            if both:
+                mine, other = (statistics.median(values[name]) for name in names)
+                columns.append(f"{mine / other:.2f}" if other else "")
+            lines.append(f"| {' | '.join(columns)} | {len(values[names[0]])} |")
         return lines
 
 
@@ -46,46 +51,39 @@ def shown(figure, values):
     return f"{statistics.median(values):.{digits}f}{unit}{spread}"
 
 
-def compare(site, suite, deb, wanted, rounds, say):
-    """Measure the figures (names of figures.FIGURES, or "install") `rounds` times in turn; return a Comparison.
+def compare(contenders, times, say, keep=lambda _: None):
+    """Measure figures of `contenders` in turn, {name of figures.FIGURES, or "install": how often}; return a Comparison.
 
-    `suite` is e.g. "debian:trixie", `deb` the Path of the package. Raises what harness and hubclient raise.
+    What there is so far goes to `keep` after each figure. Raises what harness and hubclient raise.
     """
     result = Comparison()
-    package, peer = contenders.Package(site, suite, deb, say), contenders.Peer(site, suite, deb, say)
-    for contender in (package, peer):
+    for contender in contenders:
         result.add(contender.name, {"download": contender.download_bytes(), "installed": contender.installed_bytes})
-    install(result, site, (package, peer), rounds if "install" in wanted else 1, say)
-    wanted = [name for name in wanted if name != "install"]
-    users = figures.CROWD if "crowd" in wanted else figures.USERS
-    for contender in (package, peer):
+    for round in range(times.get("install", 0)):
+        for contender in contenders:
+            machine, seconds = contender.install()
+            contender.site.discard(machine)
+            result.add(contender.name, {"install": seconds})
+        say(f"round {round + 1} of {times['install']}, {progress(result, ['install'])}")
+        keep(result)
+    times = {name: often for name, often in times.items() if name != "install"}
+    users = figures.CROWD if "crowd" in times else figures.USERS
+    for contender in contenders if times else ():
         contender.boot(users)
-    for round in range(rounds):
-        for name in wanted:
+    for round in range(max(times.values(), default=0)):
+        for name in (name for name, often in times.items() if round < often):
             # Who is first has no advantage over the other.
-            for contender in (package, peer) if round % 2 == 0 else (peer, package):
+            for contender in contenders if round % 2 == 0 else reversed(contenders):
                 with contender.machine.network():
                     values = figures.FIGURES[name](contender)
                 result.add(contender.name, values)
-            say(f"round {round + 1} of {rounds}, {name}: {'; '.join(progress(result, list(values)))}")
-    result.details = {contender.name: contender.details for contender in (package, peer)}
-    for contender in (package, peer):
+            say(f"round {round + 1} of {times[name]}, {name}: {progress(result, values)}")
+            keep(result)
+    result.details = {contender.name: contender.details for contender in contenders}
+    for contender in contenders if times else ():
         contender.discard()
     return result
 
 
-def install(result, site, both, rounds, say):
-    """Install both on fresh machines; the first round is what making their machines took."""
-    for contender in both:
-        result.add(contender.name, {"install": contender.install_seconds})
-    for round in range(rounds - 1):
-        for contender in both:
-            machine, seconds = contender.install()
-            site.discard(machine)
-            result.add(contender.name, {"install": seconds})
-        say(f"round {round + 2} of {rounds}, {'; '.join(progress(result, ['install']))}")
-
-
 def progress(result, names):
-    for name in names:
-        yield f"{name} {shown(name, result.values[name]['package'][-1:])} / {shown(name, result.values[name]['peer'][-1:])}"
+    return "; ".join(f"{name} {' / '.join(shown(name, values[-1:]) for values in result.values[name].values())}" for name in names)

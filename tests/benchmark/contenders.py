@@ -202,7 +202,7 @@ class Package(Contender):
         # A copy: page cache of files that other machines use too would be shared with them, and look like less memory.
         self.root = site.directory / "package-base"
         _copy(base_root(suite, deb, say), self.root)
-        machine, self.install_seconds = self.install()
+        machine, _ = self.install()
         machine.power_off()
         machine.unmount()
         self.layers = [machine.upper, self.root]
@@ -242,17 +242,15 @@ class Peer(Contender):
             installed = self.root.with_name(f"{self.root.name}-installed")
             if not installed.exists():
                 say("installing the peer (once)")
-                machine, seconds = self.install()
+                machine, _ = self.install()
                 machine.power_off()
                 machine.unmount()
-                made = {"install_seconds": seconds, "installed_bytes": self.installed_bytes}
-                (machine.directory / "made.json").write_text(json.dumps(made))
+                (machine.directory / "installed_bytes").write_text(str(self.installed_bytes))
                 self.site.machines.remove(machine)
                 shutil.move(machine.directory, installed)
         for path in (self.root, installed):
             os.utime(path)
-        made = json.loads((installed / "made.json").read_text())
-        self.install_seconds, self.installed_bytes = made["install_seconds"], made["installed_bytes"]
+        self.installed_bytes = int((installed / "installed_bytes").read_text())
         self.layers = [installed / "upper", self.root]
 
     def _fetch(self, base):
