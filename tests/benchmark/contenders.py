@@ -91,6 +91,7 @@ class Contender:
     def __init__(self, site, say):
         self.site, self.say = site, say
         self.machine = None
+        self._installations = itertools.count(1)
         self.hub = Hub()
         self.details = {}  # what a figure is made of, for whoever wants to know why
 
@@ -98,7 +99,7 @@ class Contender:
 
     def install(self):
         """Install on a fresh machine with everything downloaded before; return (the powered-off machine, seconds)."""
-        machine = self.site.machine(f"{self.name}-install", self.root).boot()
+        machine = self.site.machine(f"{self.name}-install-{next(self._installations)}", self.root).boot()
         files = self._used(machine)
         started = time.monotonic()
         self._install(machine)
