@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 STATE = Path("/var/opt/jupyterhub")
-DEBIAN_JAVA = "/usr/lib/jvm/default-java"  # a link of Debian's default-jre-headless
 TEMPLATES = Path(sys.prefix) / "share/jupyterhub/debianized"
 PROXY_API = "/run/jupyterhub-proxy/api.sock"
 
@@ -59,9 +58,6 @@ def apply(c) -> None:
     c.Spawner.http_timeout = 120
     # The hub's own environment is nobody else's business.
     c.Spawner.env_keep = []
-    java = os.environ.get("JUPYTERHUB_JAVA_HOME") or DEBIAN_JAVA
-    if os.path.isdir(java):
-        c.Spawner.environment = {"JAVA_HOME": java}
 
 
 def _text(setting: str) -> str:

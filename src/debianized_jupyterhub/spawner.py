@@ -16,6 +16,15 @@ from .services import activity_interval
 # once, those who came first have their servers soonest if the others wait for
 # their turn (docs/performance.md, "Many users").
 turns = asyncio.Semaphore(2 * (os.cpu_count() or 1))
+DEBIAN_JAVA = "/usr/lib/jvm/default-java"  # a link of Debian's default-jre-headless
+
+
+def java_home() -> dict:
+    """Return the variable by which Spark finds Java: the site's, Debian's if that is installed, or none."""
+    java = os.environ.get("JUPYTERHUB_JAVA_HOME", "").strip()
+    if not java and os.path.isdir(DEBIAN_JAVA):
+        java = DEBIAN_JAVA
+    return {"JAVA_HOME": java} if java else {}
 
 
 class GateSpawner(SudoSpawner):
@@ -50,8 +59,8 @@ class GateSpawner(SudoSpawner):
         return env
 
     def get_env(self) -> dict:
-        """Return the server's environment; how often it tells the hub of its activity is for culling to say, unless the site does."""
-        return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **super().get_env()}
+        """Return the server's environment: Java's place and how often the server tells the hub of its activity (culling says that), unless the site sets them."""
+        return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
 
     async def do(self, action: str, **request) -> dict:
         """Put one request about this user to the gate; see gate.ask for errors."""

@@ -175,6 +175,12 @@ FAULTS = [
         "umount /usr/bin/node",
     ),
     fault(
+        "no Java where the site says",
+        "java",
+        ["JUPYTERHUB_JAVA_HOME=/opt/jre", "/opt/jre/bin/java", "default-jre"],
+        *edit(DEFAULTS, "s,^JUPYTERHUB_JAVA_HOME=.*,JUPYTERHUB_JAVA_HOME=/opt/jre,"),
+    ),
+    fault(
         "clock behind",  # a machine of nspawn cannot set its clock, so the package comes from the future
         "clock",
         ["the clock says", "timedatectl set-ntp true"],

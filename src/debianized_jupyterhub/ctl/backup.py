@@ -37,15 +37,24 @@ from ..archive import (
 from ..database import DatabaseError, copy_sqlite, dump_postgresql, restore_postgresql
 from ..defaults import STATE
 from . import check_config
-from .common import BadArchive, BadDatabase, Busy, Failure, NoSpace, require_root, show
+from .common import (
+    DEFAULTS,
+    BadArchive,
+    BadDatabase,
+    Busy,
+    Failure,
+    NoSpace,
+    default_setting,
+    require_root,
+    show,
+)
 
 FOLDER = Path("/var/backups/jupyterhub")
 PENDING = FOLDER / ".restore"  # what a restore that has begun puts in place
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
 # What is saved besides the database and the cookie secret.
-PLACES = ["/etc/jupyterhub", "/etc/default/jupyterhub", "/etc/sudoers.d/jupyterhub", "/etc/pam.d/jupyterhub", "/etc/pam.d/jupyterhub-sudospawner"]
-DEFAULTS = "/etc/default/jupyterhub"
+PLACES = ["/etc/jupyterhub", DEFAULTS, "/etc/sudoers.d/jupyterhub", "/etc/pam.d/jupyterhub", "/etc/pam.d/jupyterhub-sudospawner"]
 OF_THE_PROXY = ["/etc/jupyterhub/proxy.env", DEFAULTS]  # what it is started with
 SYSTEMD = os.path.isdir("/run/systemd/system")
 
@@ -172,16 +181,10 @@ def _forget_old(label: str) -> None:
 
 def _keep() -> int:
     """Return how many backups of each label are to be kept; 0 for none but those that somebody asks for."""
-    value = _default("JUPYTERHUB_BACKUPS", "14")
+    value = default_setting("JUPYTERHUB_BACKUPS", "14")
     if not value.isdecimal():
         raise Failure(f"JUPYTERHUB_BACKUPS={value} in {DEFAULTS} is not a number")
     return int(value)
-
-
-def _default(name: str, otherwise: str) -> str:
-    """Return a setting of /etc/default/jupyterhub, which is a shell file."""
-    script = f'. {DEFAULTS} && printf %s "${{{name}-}}"'
-    return subprocess.run(["sh", "-c", script], check=False, capture_output=True, text=True).stdout.strip() or otherwise
 
 
 def _settings() -> dict:
@@ -197,7 +200,7 @@ def _settings() -> dict:
         path = settings["db_url"].removeprefix("sqlite:///")
         settings["db_url"] = f"sqlite:///{STATE / path}"
     settings["places"] = [str(STATE / settings["cookie_secret_file"])]
-    folder = _default("JUPYTERHUB_CONFDIR", PLACES[0])
+    folder = default_setting("JUPYTERHUB_CONFDIR", PLACES[0])
     if folder not in PLACES:
         settings["places"].append(folder)
     return settings

@@ -2,9 +2,12 @@
 
 import json
 import os
+import subprocess
 import sys
 
 import click
+
+DEFAULTS = "/etc/default/jupyterhub"
 
 # rich is imported where a terminal is there to show its tables: it takes longer than all of --help.
 
@@ -81,6 +84,12 @@ class NoServer(Failure):
     """The user has no such notebook server."""
 
     exit_code = 12
+
+
+def default_setting(name, otherwise=""):
+    """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
+    script = f'. {DEFAULTS} && printf %s "${{{name}-}}"'
+    return subprocess.run(["sh", "-c", script], check=False, capture_output=True, text=True).stdout.strip() or otherwise
 
 
 def require_root():

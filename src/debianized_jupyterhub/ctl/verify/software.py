@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from ..common import DEFAULTS, default_setting
 from .check import Failed, Warned, check, once, one_line, output
 
 VENV = Path("/opt/venvs/jupyterhub")
@@ -68,6 +69,18 @@ def node():
     if int(found[1]) < wanted:
         raise Failed(f"/usr/bin/node is {said}, the proxy needs {wanted} or later", "the proxy will not start again", mend)
     yield said
+
+
+@check("java")
+def java():
+    """The Java that the site names for Spark."""
+    home = default_setting("JUPYTERHUB_JAVA_HOME")
+    if home and not os.access(f"{home}/bin/java", os.X_OK):
+        yield Failed(
+            f"JUPYTERHUB_JAVA_HOME={home} in {DEFAULTS}: there is no program {home}/bin/java",
+            "Spark does not start in notebooks",
+            "name a folder that has it, or none for Debian's default-jre; then systemctl restart jupyterhub",
+        )
 
 
 @check("clock")
