@@ -101,6 +101,18 @@ def _new_network():
     return fds[0]
 
 
+@contextlib.contextmanager
+def loopback():
+    """Let the calling thread, and what it starts meanwhile, live in a network of their own that has nothing but 127.0.0.1."""
+    fd = _new_network()
+    try:
+        with network(fd):
+            subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+            yield
+    finally:
+        os.close(fd)
+
+
 def _cgroups_of(pid):
     """Return the directories of the control groups that systemd cares for: one with cgroup2 alone, two with hybrid hierarchies."""
     found = []
