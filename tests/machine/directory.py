@@ -117,8 +117,8 @@ class Directory:
         machine.sh(f"echo '127.0.0.1 {HOST}' >>/etc/hosts")
         machine.sh(f"""
             cd /etc/ldap
-            openssl req -quiet -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj '/CN=Example CA' -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt
-            openssl req -quiet -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN={HOST}' -addext 'subjectAltName=DNS:{HOST}' \\
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj '/CN=Example CA' -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt
+            openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN={HOST}' -addext 'subjectAltName=DNS:{HOST}' \\
                 -keyout server.key -out server.csr
             openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days 30 -copy_extensions copy -out server.crt 2>/dev/null
             chgrp openldap server.key; chmod 640 server.key
