@@ -60,7 +60,11 @@ def main():
     kept = TOP / "dist/benchmark.json"
 
     def keep(result):
+        about["load"] = ", ".join(f"{load:.1f}" for load in os.getloadavg())
+        report = [*(f"- {name}: {value}" for name, value in about.items()), "", *result.table()]
         kept.write_text(json.dumps({**about, "values": result.values, "details": result.details}, indent=1) + "\n")
+        kept.with_suffix(".md").write_text("\n".join(report) + "\n")
+        return report
 
     try:
         deb = newest_deb(suite)
@@ -72,11 +76,7 @@ def main():
             site.close()
     except (AssertionError, RuntimeError) as error:
         sys.exit(f"tests/benchmark: {error}")
-    about["load"] = os.getloadavg()
-    keep(result)
-    report = [*(f"- {name}: {value}" for name, value in about.items()), "", *result.table()]
-    kept.with_suffix(".md").write_text("\n".join(report) + "\n")
-    print("\n".join([*report, "", f"kept in {kept} and {kept.with_suffix('.md').name}"]))
+    print("\n".join([*keep(result), "", f"kept in {kept} and {kept.with_suffix('.md').name}"]))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Times are seconds, sizes bytes, smaller is better; of requests and bytes per sec
 
 import contextlib
 import gzip
+import math
 import re
 import socket
 import statistics
@@ -180,6 +181,12 @@ def crowd(contender):
             waits.append(time.monotonic() - started)
             return browser
 
+    def leave(browser):
+        try:
+            stop(browser)
+        except (AssertionError, requests.RequestException) as error:
+            errors.append(f"{browser.name} stops the server: {error}")
+
     def look():
         while not done.wait(0.5):
             started = time.monotonic()
@@ -196,13 +203,13 @@ def crowd(contender):
         done.set()
         looking.result()
         memory = sum(contender.pss(process.pid) for process in contender.processes())
-        list(threads.map(stop, browsers))
+        list(threads.map(leave, browsers))
     contender.details["errors of fifty users"] = errors
     return {
         "fifty users, without a server": len(CROWD) - len(waits),
         "fifty users, until all have a server": everybody,
-        "fifty users, median wait": statistics.median(waits),
-        "fifty users, longest wait": max(waits),
+        "fifty users, median wait": statistics.median(waits or [math.nan]),
+        "fifty users, longest wait": max(waits, default=math.nan),
         "fifty users, login page meanwhile, median": statistics.median(pages),
         "fifty users, login page meanwhile, longest": max(pages),
         "fifty users, PSS of all processes": memory,
