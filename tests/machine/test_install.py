@@ -1,6 +1,7 @@
 """apt install, remove, purge and reinstall on a small Debian server, in this order."""
 
 import os.path
+import textwrap
 import time
 
 import pytest
@@ -58,6 +59,16 @@ def test_no_unit_failed(server):
 
 def test_dpkg_verify_is_clean(server):
     assert server.sh("dpkg --verify jupyterhub") == ""
+
+
+def test_every_library_loads(server):
+    """debian/tidy-venv has stripped those of wheels: each still finds all its symbols."""
+    code = """
+        import ctypes, glob, os, sys
+        print(len([ctypes.CDLL(path) for path in glob.glob(f"{sys.prefix}/lib/**/*.so*", recursive=True)]), flush=True)
+        os._exit(0)  # some do not like to be unloaded
+    """
+    assert int(server.run("/opt/venvs/jupyterhub/bin/python", "-c", textwrap.dedent(code)).stdout) > 50
 
 
 def test_units_verify(server):

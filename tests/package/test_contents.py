@@ -73,7 +73,7 @@ VERSIONS = [
 ]
 
 # Upper bounds in bytes, by the extras that the package was built with.
-SIZES = {"none": 60_000_000, "default": 110_000_000}
+SIZES = {"none": 60_000_000, "default": 100_000_000}
 DEFAULT_EXTRAS = ["numpy-", "pandas-", "matplotlib-", "ipympl-"]
 
 
