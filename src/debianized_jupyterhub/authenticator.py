@@ -118,7 +118,8 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._turns = asyncio.Semaphore(self.concurrent_logins)
-        self._start = asyncio.Lock()
+        # One core stays free for the pages of those who are in.
+        self._starts = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
         self.change_password_help = self.change_password_help or (
             f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
         )
@@ -183,12 +184,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
         async with self._turns:
-            # The hub stands still while a process starts; where many log in, pages get their turn in between.
-            async with self._start:
-                # Without the hub's environment: its tokens are no business of PAM's modules.
-                process = await asyncio.create_subprocess_exec(
-                    LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
-                )
+            process = await self._start_check()
             try:
                 exchange = process.communicate(json.dumps(request).encode() + b"\n")
                 line, _ = await asyncio.wait_for(exchange, self.login_timeout)
@@ -204,6 +200,16 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             finally:
                 if process.returncode is None:
                     process.kill()
+
+    async def _start_check(self) -> asyncio.subprocess.Process:
+        """Start login-check; return it when it is ready to be asked, which is when the next one may start."""
+        async with self._starts:
+            # Without the hub's environment: its tokens are no business of PAM's modules.
+            process = await asyncio.create_subprocess_exec(
+                LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
+            )
+            await process.stdout.readline()
+            return process
 
     @default("login_hint")
     def _login_hint(self) -> str:
