@@ -112,6 +112,19 @@ class HubUser:
         headers = {"X-XSRFToken": self.xsrf(self.prefix), "Referer": f"{self.base}{self.prefix}lab"}
         return self.request(method, f"{self.prefix}api{path}", headers=headers, **options)
 
+    def websocket(self, path):
+        """Open a websocket of the user's own server (websocket.WebSocket), as JupyterLab does."""
+        path = f"{self.prefix}{path}"
+        request = requests.Request("GET", f"{self.base}{path}")
+        return websocket.create_connection(
+            f"{self.base.replace('http', 'ws', 1)}{path}",
+            cookie=self.session.prepare_request(request).headers.get("Cookie", ""),
+            origin=self.base.removesuffix(self.path),
+            sslopt={"ca_certs": self.session.verify} if isinstance(self.session.verify, str) else None,
+            header={"X-XSRFToken": self.xsrf(self.prefix)},
+            timeout=60,
+        )
+
     # The server
 
     @property
@@ -165,17 +178,7 @@ class Kernel:
 
     def connect(self):
         """Open the websocket; also to connect again."""
-        path = f"{self.user.prefix}api/kernels/{self.id}/channels?session_id={self.session_id}"
-        request = requests.Request("GET", f"{self.user.base}{path}")
-        session = self.user.session
-        self.socket = websocket.create_connection(
-            f"{self.user.base.replace('http', 'ws', 1)}{path}",
-            cookie=session.prepare_request(request).headers.get("Cookie", ""),
-            origin=self.user.base.removesuffix(self.user.path),
-            sslopt={"ca_certs": session.verify} if isinstance(session.verify, str) else None,
-            header={"X-XSRFToken": self.user.xsrf(self.user.prefix)},
-            timeout=60,
-        )
+        self.socket = self.user.websocket(f"api/kernels/{self.id}/channels?session_id={self.session_id}")
 
     def execute(self, code, timeout=60):
         """Run a cell; return what it prints and its result, as text. Raises KernelError, or what the websocket raises if it breaks."""
