@@ -168,6 +168,15 @@ class HubUser:
         """Start a kernel on the user's server and connect to it."""
         return Kernel(self, self.api("POST", "/kernels", json={"name": name}).json()["id"])
 
+    def run_cell(self, code, timeout=60):
+        """Run a cell in a kernel of its own, on a server that is started if there is none; return and raise what Kernel.execute does."""
+        self.spawn()
+        kernel = self.kernel()
+        try:
+            return kernel.execute(code, timeout)
+        finally:
+            kernel.shutdown()
+
 
 class Kernel:
     """A running kernel, and the websocket that JupyterLab would have to it."""

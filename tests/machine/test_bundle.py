@@ -39,8 +39,5 @@ def test_cell_runs(server):
     harness.wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
     server.add_user("alice")
     alice = hub.login("alice", "secret")
-    alice.spawn()
-    kernel = alice.kernel()
-    assert kernel.execute("5 * 4") == "20"
-    kernel.shutdown()
+    assert alice.run_cell("5 * 4") == "20"
     alice.stop()

@@ -152,10 +152,7 @@ def test_dockerfile_run(builder, command, tmp_path):
             harness.wait_for(lambda: process.poll() is not None or hub.answers(), "the hub answers", timeout=90, every=0.5)
             assert process.poll() is None, "the hub ended"
             dora = hub.login("dora", "s3cret words")
-            dora.spawn()
-            kernel = dora.kernel()
-            assert kernel.execute("import os; print(os.getuid(), os.getgid(), os.getcwd())") == "1234 1234 /home/dora"
-            kernel.shutdown()
+            assert dora.run_cell("import os; print(os.getuid(), os.getgid(), os.getcwd())") == "1234 1234 /home/dora"
             dora.stop()
         except BaseException:
             print(log.read_text()[-5000:])

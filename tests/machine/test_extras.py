@@ -133,12 +133,9 @@ JOB = "import pyspark.sql; java = pyspark.sql.SparkSession.builder.getOrCreate()
 
 def java_of(user):
     """Return the folder of the Java that a Spark of `user` runs on (str), in a server that is started for it; raises KernelError without one."""
-    user.spawn()
-    kernel = user.kernel()
     try:
-        return kernel.execute(JOB, timeout=120).splitlines()[-1]  # after Spark's log
+        return user.run_cell(JOB, timeout=120).splitlines()[-1]  # after Spark's log
     finally:
-        kernel.shutdown()
         user.stop()
 
 

@@ -86,10 +86,8 @@ def logged_in(hub):
 
 def works(hub):
     """Log in, start a server, run a cell; return the user."""
-    user = logged_in(hub)
-    kernel = user.kernel()
-    assert kernel.execute("6 * 7") == "42"
-    kernel.shutdown()
+    user = hub.login("alice", "secret")
+    assert user.run_cell("6 * 7") == "42"
     return user
 
 
