@@ -88,8 +88,9 @@ class NoServer(Failure):
 
 def default_setting(name, otherwise=""):
     """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
-    script = f'. {DEFAULTS} && printf %s "${{{name}-}}"'
-    return subprocess.run(["sh", "-c", script], check=False, capture_output=True, text=True).stdout.strip() or otherwise
+    script = '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"'
+    command = ["bash", "-c", script, "bash", DEFAULTS, name]
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() or otherwise
 
 
 def require_root():

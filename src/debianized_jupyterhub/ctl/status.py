@@ -11,13 +11,12 @@ from pathlib import Path
 import click
 
 from ..notices import MESSAGE, OFFLINE
-from .common import HubDown, require_root
+from .common import DEFAULTS, HubDown, default_setting, require_root
 from .hub import Hub
 from .notices import read
 from .sessions import running, span
 
 UNITS = ("jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket")
-DEFAULTS = "/etc/default/jupyterhub"
 PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"
 
 
@@ -47,7 +46,7 @@ def restart_reasons(package, installed):
     if package and installed and package != installed:
         reasons.append(f"version {installed} is installed, the hub runs {package}")
     since = started(UNITS[0])
-    folder = Path(setting("JUPYTERHUB_CONFDIR") or "/etc/jupyterhub")
+    folder = Path(default_setting("JUPYTERHUB_CONFDIR", "/etc/jupyterhub"))
     for path in [Path(DEFAULTS), folder / "jupyterhub_config.py", folder / "metrics.token", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
         if since and path.exists() and path.stat().st_mtime > since:
             reasons.append(f"{path} was changed after the hub's start")
@@ -57,11 +56,6 @@ def restart_reasons(package, installed):
     return reasons
 
 
-def setting(name):
-    """Return the value (str) that /etc/default/jupyterhub, a shell file, gives to the variable `name`."""
-    return output("bash", "-c", '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"', "bash", DEFAULTS, name)
-
-
 def look():
     """Return the state of the installation (dict, as --json prints it)."""
     state = {
@@ -69,7 +63,7 @@ def look():
         "installed": output("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
         "hub": None,
         "uptime": None,
-        "address": setting("JUPYTERHUB_BIND_URL"),
+        "address": default_setting("JUPYTERHUB_BIND_URL"),
         "users": None,
         "servers": None,
         "server_versions": {},
