@@ -184,10 +184,16 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
         async with self._turns:
-            process = await self._start_check()
+            process = None
             try:
-                exchange = process.communicate(json.dumps(request).encode() + b"\n")
-                line, _ = await asyncio.wait_for(exchange, self.login_timeout)
+                async with asyncio.timeout(self.login_timeout):
+                    async with self._starts:
+                        # Without the hub's environment: its tokens are no business of PAM's modules.
+                        process = await asyncio.create_subprocess_exec(
+                            LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
+                        )
+                        await process.stdout.readline()  # it is ready: the next one may start
+                    line, _ = await process.communicate(json.dumps(request).encode() + b"\n")
                 return json.loads(line)
             except TimeoutError:
                 self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
@@ -198,18 +204,8 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
                 self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
                 raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None
             finally:
-                if process.returncode is None:
+                if process and process.returncode is None:
                     process.kill()
-
-    async def _start_check(self) -> asyncio.subprocess.Process:
-        """Start login-check; return it when it is ready to be asked, which is when the next one may start."""
-        async with self._starts:
-            # Without the hub's environment: its tokens are no business of PAM's modules.
-            process = await asyncio.create_subprocess_exec(
-                LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
-            )
-            await process.stdout.readline()
-            return process
 
     @default("login_hint")
     def _login_hint(self) -> str:
