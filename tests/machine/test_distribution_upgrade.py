@@ -65,12 +65,7 @@ def upgraded(site, installed, repository):
 def run_a_cell(code):
     hub = Hub()
     wait_for(hub.answers, "the hub answers", timeout=60, every=0.2)
-    user = hub.login("alice", "secret")
-    user.spawn()
-    kernel = user.kernel()
-    answer = kernel.execute(code)
-    kernel.close()
-    return answer
+    return hub.login("alice", "secret").run_cell(code)
 
 
 def refused(machine, deb):
