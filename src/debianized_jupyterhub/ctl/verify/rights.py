@@ -103,7 +103,7 @@ def groups():
     except KeyError:
         yield Warned("there is no group users", "the shipped rule in sudoers admits its members", "groupadd users, or edit JUPYTER_USERS with visudo")
     else:
-        yield f"users has {len(users.gr_mem)} members"
+        yield f"members of users: {len(users.gr_mem)}"
 
 
 def as_hub(*command):
