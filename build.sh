@@ -513,6 +513,7 @@ publish() {
     mkdir -p "$top/dist"
     incoming=$(mktemp -d "$top/dist/.incoming.XXXXXX")
     cp "$work/out"/* "$incoming/"
+    cp "$log" "$incoming/$(basename "$work/out/$package"_*"$suffix"*.changes .changes).build"
     rm -f "$top/dist/$package"*_*"$suffix"_*
     mv "$incoming"/* "$top/dist/"
     chown -R --reference="$top" "$top/dist"
