@@ -68,7 +68,7 @@ def test_every_library_loads(server):
         print(len([ctypes.CDLL(path) for path in glob.glob(f"{sys.prefix}/lib/**/*.so*", recursive=True)]), flush=True)
         os._exit(0)  # some do not like to be unloaded
     """
-    assert int(server.run("/opt/venvs/jupyterhub/bin/python", "-c", textwrap.dedent(code)).stdout) > 50
+    assert int(server.run("/opt/venvs/jupyterhub/bin/python", "-c", textwrap.dedent(code)).stdout) > 30
 
 
 def test_units_verify(server):
@@ -105,7 +105,9 @@ def test_remove_keeps_settings_and_state(server):
 def test_purge_leaves_nothing(server):
     server.run("apt-get", "-qq", "-y", "purge", "jupyterhub", timeout=120)
     owned = set(server.sh("cat /var/lib/dpkg/info/*.list").splitlines())
-    left = files(server) - server.before - owned
+    now = files(server)
+    assert server.before - now == set()
+    left = now - server.before - owned
     # What the dependencies' own scripts have made, dpkg's logs, and the users' homes.
     made = ("/usr/lib/python3", "/usr/local/lib/python3", "/home/alice/", "/etc/alternatives/", "/etc/inputrc", "/etc/hosts", "/etc/networks", "/var/log/dpkg.log", "/var/log/alternatives.log")
     left = {path for path in left if not path.startswith(made)}
