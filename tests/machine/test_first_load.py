@@ -13,8 +13,7 @@ STATIC = re.compile(r" GET (/user/alice/(?:static|lab/extensions|lab/api/themes)
 # What many pages in the web say: nothing but passing on.
 PLAIN = """\
 server {
-    listen 8443 ssl;
-    http2 on;
+    listen 8443 ssl http2;  # as nginx of Debian 12 wants it; later ones only warn
     ssl_certificate     /etc/ssl/certs/jupyterhub.pem;
     ssl_certificate_key /etc/ssl/private/jupyterhub.key;
     gzip off;
