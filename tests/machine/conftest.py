@@ -10,13 +10,12 @@ import time
 
 import harness
 import pytest
-from browser import Browser, browser_root
 from hubclient import Hub
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SITE = pytest.StashKey[harness.Site]()
 SEEN = pytest.StashKey[dict]()
-BROWSER = pytest.StashKey[Browser]()
+BROWSER = pytest.StashKey()  # a browser.Browser
 JOURNAL_LINES = 100
 
 
@@ -113,12 +112,16 @@ def hub(machine):
 @pytest.fixture(scope="session")
 def chromium(site, say):
     """The root with Debian's chromium; made before a machine's network, which has no mirror, is entered."""
+    from browser import browser_root  # here, for debian/tests does without Playwright, which Debian has not
+
     return browser_root(say)
 
 
 @pytest.fixture(scope="module")
 def browser(request, site, chromium, machine):
     """A Browser in the machine's network."""
+    from browser import Browser
+
     browser = Browser(site, chromium, docs_images=request.config.getoption("docs_images"))
     request.config.stash[BROWSER] = browser
     yield browser
