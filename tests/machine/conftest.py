@@ -112,7 +112,8 @@ def hub(machine):
 @pytest.fixture(scope="session")
 def chromium(site, say):
     """The root with Debian's chromium; made before a machine's network, which has no mirror, is entered."""
-    from browser import browser_root  # here, for debian/tests does without Playwright, which Debian has not
+    # Here, for debian/tests does without Playwright, which Debian has not.
+    from browser import browser_root
 
     return browser_root(say)
 

@@ -21,10 +21,10 @@ def page(machine):
     return machine.sh(f"zcat --force {DOC}/off-loader.md*")
 
 
-def self_signed(machine, *options):
-    """Make the certificate by the page's command, with further options to openssl; return it, its own authority, as text."""
+def self_signed(machine, before=""):
+    """Make the certificate by the page's command, with words before it; return it, its own authority, as text."""
     (command,) = re.findall(r"^    (openssl req (?:.*\\\n)*.*)$", page(machine), re.MULTILINE)
-    machine.sh(f"{command} {' '.join(options)}".replace("YOUR.HOST.NAME", HOST))
+    machine.sh(f"{before} {command}".replace("YOUR.HOST.NAME", HOST))
     return machine.sh(f"cat {CERTIFICATE}") + "\n"
 
 

@@ -16,7 +16,7 @@ import websocket
 from harness import wait_for
 from hubclient import BASE, Hub, HubError, HubUser, page_text
 
-PACKAGES = ("apache2", "caddy", "haproxy", "libapache2-mod-qos", "nginx", "openssl", "sslscan")
+PACKAGES = ("apache2", "caddy", "faketime", "haproxy", "libapache2-mod-qos", "nginx", "openssl", "sslscan")
 AWAY = "Notebooks that are open go on"
 # https://ssl-config.mozilla.org/guidelines/6.0.json, intermediate
 INTERMEDIATE = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} | {
@@ -233,7 +233,8 @@ def test_tls_is_mozillas_intermediate_profile(machine, server):
     assert {cipher.get("cipher") for cipher in report.findall("cipher")} <= INTERMEDIATE
     assert {cipher.get("strength") for cipher in report.findall("cipher")} <= {"strong", "acceptable"}
     assert not [bug for bug in report.findall("heartbleed") if bug.get("vulnerable") != "0"]
-    assert report.find("compression").get("supported") == "0"
+    # Debian 12's OpenSSL has no compression, and sslscan there nothing to say of it.
+    assert not [compression for compression in report.findall("compression") if compression.get("supported") != "0"]
 
 
 def test_logins_are_limited_and_pages_are_not(server, tls):
@@ -272,7 +273,7 @@ def test_expired_certificate_is_refused(machine, nginx, tmp_path):
     """nginx starts with it and says nothing: browsers refuse it."""
     machine.sh(f"tar -Pcf /root/tls.tar {offloader.CERTIFICATE} {offloader.KEY}")
     expired = tmp_path / "expired.pem"
-    expired.write_text(offloader.self_signed(machine, "-not_before 20200101000000Z -not_after 20210101000000Z"))
+    expired.write_text(offloader.self_signed(machine, before="faketime 2020-01-01"))
     machine.sh("nginx -t && systemctl restart nginx")
     with pytest.raises(requests.exceptions.SSLError, match="certificate has expired"):
         ask(Hub(nginx.base, str(expired)), "/hub/login")
