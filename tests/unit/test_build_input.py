@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +24,7 @@ def tree():
         yield tree
 
 
-def build(tree, *arguments, before=(), **environment):
+def build(tree, *arguments, before=(), timeout=60, **environment):
     """Run build.sh; return (exit code, lines on stdout and stderr)."""
     result = subprocess.run(
         [*before, str(tree / "build.sh"), *arguments],
@@ -34,7 +35,7 @@ def build(tree, *arguments, before=(), **environment):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=timeout,
     )
     return result.returncode, result.stdout.splitlines()
 
@@ -106,3 +107,23 @@ def test_interrupted_build_leaves_nothing(tree):
     while left := subprocess.run(["pgrep", "-f", str(cache)], check=False, capture_output=True, text=True).stdout:
         assert time.monotonic() < deadline, left
         time.sleep(0.2)
+
+
+TAMPERED = {
+    "wheel": ("requirements.txt", r"(?<=--hash=sha256:)[0-9a-f]{8}", "0" * 8, "does not match its hash in requirements.txt"),
+    "npm package": ("npm/node20/package-lock.json", r"(?<=\"sha512-).{8}", "A" * 8, "does not match its integrity"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", TAMPERED)
+def test_tampered_download_ends_the_build(tree, what):
+    """What arrives is not what was locked; it is the lock that is changed here, for the registries are not ours."""
+    file, pattern, wrong, said = TAMPERED[what]
+    lock = tree / file
+    lock.write_text(re.sub(pattern, wrong, lock.read_text()))
+    cache = os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache"))  # where the roots are
+    code, lines = build(tree, "--engine", "root", timeout=1800, XDG_CACHE_HOME=cache)
+    assert code != 0
+    assert lines[-1].startswith("build.sh: ") and said in lines[-1], lines[-5:]
+    assert not (tree / "dist").exists()
