@@ -103,4 +103,7 @@ def test_hub_knows_its_users_and_settings(upgraded):
 
 
 def test_trees_of_the_old_python_are_gone(upgraded):
-    assert "+deb12" not in upgraded.sh("ls /opt/venvs/jupyterhub-servers; ls -d /opt/venvs/jupyterhub/lib/python3.*")
+    """Once a user has asked for a server."""
+    trees = "ls /opt/venvs/jupyterhub-servers"
+    wait_for(lambda: "+deb12" not in upgraded.sh(trees), "the tree of Debian 12 is removed", timeout=20, every=0.2)
+    assert upgraded.sh("ls -d /opt/venvs/jupyterhub/lib/python3.*") == "/opt/venvs/jupyterhub/lib/python3.13"
