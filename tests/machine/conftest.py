@@ -151,13 +151,13 @@ def build_sh(deb, tmp_path_factory):
     return run
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(hookwrapper=True)  # Debian 12's pytest knows no other wrapper
 def pytest_runtest_makereport(item, call):
     """Attach the journals of the machines that are up to the report of a failure; with --sit, wait."""
-    report = yield
+    report = (yield).get_result()
     site = item.config.stash.get(SITE, None)
     if not site or not report.failed:
-        return report
+        return
     for machine in site.up():
         try:
             # The hub's own lines again: the proxy complains about each of our questions to a hub that is down.
@@ -173,7 +173,6 @@ def pytest_runtest_makereport(item, call):
         report.sections.append(("the browser's pages", browser.on_failure(item.name)))
     if item.config.getoption("sit") and site.up():
         _sit(item, report, site.up())
-    return report
 
 
 def _sit(item, report, machines):
