@@ -102,6 +102,6 @@ def test_unchanged_configuration_leaves_no_trace(taken_over, deb):
     machine.sh("mv /root/jupyterhub_*.deb /root/ours.deb; apt-get -qq -y install jupyterhub", timeout=300)
     assert "+ds" in machine.sh("dpkg-query -W -f '${Version}' jupyterhub")
     said = machine.run("apt-get", "-qq", "-y", "install", "/root/ours.deb", timeout=300)
-    assert "configuration" not in said.stdout + said.stderr
+    assert "Debian's configuration" not in said.stdout + said.stderr
     assert machine.run("test", "-e", f"{CONFIG}.debian", check=False).returncode
     wait_for(Hub().answers, "the hub answers", timeout=40)
