@@ -53,6 +53,7 @@ def test_hub_is_ours(taken_over):
     assert machine.sh(f"systemctl is-enabled {units}; systemctl is-active {units}").split() == ["enabled"] * 3 + ["active"] * 3
     assert machine.sh("systemctl --failed --no-legend --plain; dpkg --audit; dpkg --verify jupyterhub") == ""
     assert machine.sh("pgrep -u root -f '[c]onfigurable-http-proxy' || true") == ""
+    machine.sh("jupyterhub-ctl verify")
 
 
 def test_configuration_is_kept_aside(taken_over):
