@@ -106,3 +106,4 @@ def test_unchanged_configuration_leaves_no_trace(taken_over, deb):
     assert "Debian's configuration" not in said.stdout + said.stderr
     assert machine.run("test", "-e", f"{CONFIG}.debian", check=False).returncode
     wait_for(Hub().answers, "the hub answers", timeout=40)
+    machine.sh("jupyterhub-ctl verify")
