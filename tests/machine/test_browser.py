@@ -161,7 +161,8 @@ def test_logout(browser, page):
     page.goto("/user/alice/lab")
     expect(page.get_by_role("button", name="Sign in")).to_be_visible()
     # The terminal of the server that carol has stopped asks for its websocket until Lab is gone, and is refused.
-    browser.errors[:] = [error for error in browser.errors if not re.search("/terminals/websocket/.* 403 ", error)]
+    refused = re.compile(r"/terminals/websocket/.* 403 |^Connection lost, reconnecting in \d+ seconds")
+    browser.errors[:] = [error for error in browser.errors if not refused.search(error)]
 
 
 def test_wrong_password(browser, page):
