@@ -18,7 +18,7 @@ PACKAGES = ("slapd", "ldap-utils", "openssl")
 BASE = "dc=example,dc=org"
 HOST = "ldap.example.org"
 PASSWORD = "Ldap-Sesame-47!"
-STRANGE_PASSWORDS = ["it's \"quoted\" `$HOME`", "  spaces, also around  ", "Größe-Ωmega-密码", "x1Y-" * 31]  # the last is about as long as nslcd of Debian 12 takes: 127 bytes
+STRANGE_PASSWORDS = ["it's \"quoted\" `$HOME`", "  spaces, also around  ", "Größe-Ωmega-密码", "x1Y-" * 32]
 CROWD = [f"crowd{number:02}" for number in range(1, 21)]  # who log in all at once
 
 # RFC 2307bis, the schema in which groups can be members of groups, as far as it is needed here. Debian's slapd has only its elder.

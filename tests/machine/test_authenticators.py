@@ -47,10 +47,7 @@ def post(user, path, **fields):
 
 def runs_as(user):
     """Start the server, ask a kernel for its account, stop the server."""
-    user.spawn()
-    kernel = user.kernel()
-    name = kernel.execute("import getpass; print(getpass.getuser())")
-    kernel.shutdown()
+    name = user.run_cell("import getpass; print(getpass.getuser())")
     user.stop()
     return name
 

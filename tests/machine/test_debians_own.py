@@ -73,8 +73,7 @@ def test_users_admins_and_groups_are_there(taken_over):
 
 def test_notebook_works(taken_over):
     user = Hub().login("alice", "secret")
-    user.spawn()
-    assert user.kernel().execute("5 * 4") == "20"
+    assert user.run_cell("5 * 4") == "20"
     user.stop()
 
 
@@ -103,7 +102,8 @@ def test_unchanged_configuration_leaves_no_trace(taken_over, deb):
     machine.sh("mv /root/jupyterhub_*.deb /root/ours.deb; apt-get -qq -y install jupyterhub", timeout=300)
     assert "+ds" in machine.sh("dpkg-query -W -f '${Version}' jupyterhub")
     said = machine.run("apt-get", "-qq", "-y", "install", "/root/ours.deb", timeout=300)
-    assert "Debian's configuration" not in said.stdout + said.stderr
+    lines = (said.stdout + said.stderr).splitlines()
+    assert not [line for line in lines if "configuration" in line and not line.startswith("debconf: ")]
     assert machine.run("test", "-e", f"{CONFIG}.debian", check=False).returncode
     wait_for(Hub().answers, "the hub answers", timeout=40)
     machine.sh("jupyterhub-ctl verify")

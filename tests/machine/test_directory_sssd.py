@@ -71,17 +71,19 @@ def test_administrators_add_accounts_of_the_directory_only(machine, hub, directo
             alice.hub_api("POST", "/users", json={"usernames": ["nobody-here"]})
 
 
-# Where the directory's policy (slapo-ppolicy) refuses even the right password, SSSD's log alone has the difference; Debian 12's also says it of "expired".
+# Where the directory's policy (slapo-ppolicy) refuses even the right password, SSSD's log alone has the difference.
 @pytest.mark.parametrize(
     "name, words",
     [
         ("reset", "Change your password now.*ssh"),
         ("disabled", "account has expired or is disabled"),
         ("locked", "Invalid username or password"),
-        ("expired", "Invalid username or password|Password expired"),
+        ("expired", "Invalid username or password"),
     ],
 )
-def test_state_of_the_account_is_said(hub, directory, name, words):
+def test_state_of_the_account_is_said(hub, directory, suite, name, words):
+    if name == "expired" and suite[0] == "debian:bookworm":  # its SSSD tells
+        words = "Password expired.*ssh"
     with pytest.raises(HubError, match=words) as refused:
         hub.login(name, PASSWORD)
     assert refused.value.status == 403

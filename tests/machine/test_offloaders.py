@@ -226,15 +226,15 @@ def test_reasons_of_the_hub_are_not_replaced(machine, tls):
     machine.sh("systemctl start jupyterhub-spawner.socket")
 
 
-def test_tls_is_mozillas_intermediate_profile(machine, server):
+def test_tls_is_mozillas_intermediate_profile(machine, server, suite):
     report = xml.etree.ElementTree.fromstring(machine.sh(f"sslscan --xml=- {offloader.HOST}:443", timeout=120)).find("ssltest")
     enabled = {f"{protocol.get('type')} {protocol.get('version')}" for protocol in report.findall("protocol") if protocol.get("enabled") == "1"}
     assert enabled == {"tls 1.2", "tls 1.3"}
     assert {cipher.get("cipher") for cipher in report.findall("cipher")} <= INTERMEDIATE
     assert {cipher.get("strength") for cipher in report.findall("cipher")} <= {"strong", "acceptable"}
     assert not [bug for bug in report.findall("heartbleed") if bug.get("vulnerable") != "0"]
-    # Debian 12's OpenSSL has no compression, and sslscan there nothing to say of it.
-    assert not [compression for compression in report.findall("compression") if compression.get("supported") != "0"]
+    if suite[0] != "debian:bookworm":  # its OpenSSL has no compression, and sslscan there nothing to say of it
+        assert report.find("compression").get("supported") == "0"
 
 
 def test_logins_are_limited_and_pages_are_not(server, tls):

@@ -119,10 +119,7 @@ def test_kill_user_processes_does_not_end_servers(machine, hub, alice):
 def test_unusual_names(machine, hub, name):
     machine.sh(f"useradd --badname --create-home --groups users --shell /bin/bash '{name}'; echo '{name}:secret' | chpasswd")
     user = hub.login(name, "secret")
-    user.spawn()
-    kernel = user.kernel()
-    assert kernel.execute("import getpass; print(getpass.getuser())") == name
-    kernel.close()
+    assert user.run_cell("import getpass; print(getpass.getuser())") == name
     user.stop()
 
 
