@@ -56,6 +56,8 @@ def apply(c) -> None:
     c.JupyterHub.concurrent_spawn_limit = 0
     c.Spawner.start_timeout = 300
     c.Spawner.http_timeout = 120
+    # A server gives its kernels 5 s to end before it kills them, and ends after them.
+    c.LocalProcessSpawner.term_timeout = 15
     # The hub's own environment is nobody else's business.
     c.Spawner.env_keep = []
 

@@ -122,17 +122,17 @@ class GateSpawner(SudoSpawner):
         raise GateError(f"The notebook server does not listen after {self.start_timeout} s")
 
     async def stop(self, now: bool = False) -> None:
-        """End the server, gently first (not if `now`), and return as soon as it has ended.
+        """End the server, gently first, and return as soon as it has ended. `now` makes no difference.
 
-        LocalProcessSpawner would ask again and again, with a back-off, whether it
+        LocalProcessSpawner begins with SIGINT (not if `now`). That ends a server without
+        a terminal on the spot: its kernels notice within a second and end on the spot too,
+        without what they would have written at their exit. At SIGTERM it asks them to end.
+
+        LocalProcessSpawner would also ask again and again, with a back-off, whether it
         has; each question is a process here. The gate waits for the end itself.
         """
-        ladder = [
-            (signal.SIGINT, self.interrupt_timeout),
-            (signal.SIGTERM, self.term_timeout),
-            (signal.SIGKILL, self.kill_timeout),
-        ]
-        for sig, seconds in ladder[now:]:
+        ladder = [(signal.SIGTERM, self.term_timeout), (signal.SIGKILL, self.kill_timeout)]
+        for sig, seconds in ladder:
             try:
                 answer = await self.do(
                     "stop",

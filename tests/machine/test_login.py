@@ -1,6 +1,7 @@
 """Who gets in, and what they find: login, spawn, kernel, cell, stop."""
 
 import pytest
+import websocket
 from hubclient import HubError, KernelError
 
 PASSWORDS = {"alice": "al1ce-Sesame!", "bob": "b0b-Sesame!"}
@@ -101,6 +102,18 @@ def test_password_is_nowhere_in_the_logs(machine, password):
 
 
 def test_stop(machine, alice, page):
+    """Kernels end first, and as Python programs do: what they have yet to write is written."""
+    alice.kernel().execute("file = open('last-words.txt', 'w'); file.write('not lost')")
     alice.stop()
     assert not alice.server_ready
-    assert machine.sh("pgrep -u alice -f jupyterhub-singleuser || true") == ""
+    assert machine.sh("pgrep -u alice -f 'jupyterhub-singleuser|ipykernel' || true") == ""
+    assert machine.sh("cat ~alice/last-words.txt") == "not lost"
+
+
+def test_stop_with_a_kernel_that_does_not_listen(machine, alice):
+    alice.spawn()
+    deaf = "import signal, time; [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]; time.sleep(600)"
+    with pytest.raises(websocket.WebSocketTimeoutException):
+        alice.kernel().execute(deaf, timeout=2)
+    alice.stop()
+    assert machine.sh("pgrep -u alice -f 'jupyterhub-singleuser|ipykernel' || true") == ""
