@@ -6,6 +6,7 @@ from hubclient import HubError, KernelError
 
 PASSWORDS = {"alice": "al1ce-Sesame!", "bob": "b0b-Sesame!"}
 WRONG = "wr0ng-Sesame!"
+RUNNING = "pgrep -u alice -f 'jupyterhub-singleuser|ipykernel' || true"  # server and kernels
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +107,7 @@ def test_stop(machine, alice, page):
     alice.kernel().execute("file = open('last-words.txt', 'w'); file.write('not lost')")
     alice.stop()
     assert not alice.server_ready
-    assert machine.sh("pgrep -u alice -f 'jupyterhub-singleuser|ipykernel' || true") == ""
+    assert machine.sh(RUNNING) == ""
     assert machine.sh("cat ~alice/last-words.txt") == "not lost"
 
 
@@ -116,4 +117,4 @@ def test_stop_with_a_kernel_that_does_not_listen(machine, alice):
     with pytest.raises(websocket.WebSocketTimeoutException):
         alice.kernel().execute(deaf, timeout=2)
     alice.stop()
-    assert machine.sh("pgrep -u alice -f 'jupyterhub-singleuser|ipykernel' || true") == ""
+    assert machine.sh(RUNNING) == ""
