@@ -9,7 +9,7 @@ TOP = pathlib.Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser):
-    parser.addoption("--suite", default=os.environ.get("SUITE", "debian:trixie"), help="distribution:suite to test, as in debian/suites")
+    parser.addoption("--suite", default=os.environ.get("SUITE", "debian:trixie"), help="distribution:suite to test, as in tools/suites")
     parser.addoption("--sit", action="store_true", help="after a failed test leave its machines up, and say how to enter them")
     parser.addoption("--here", action="store_true", help="take this machine, where the package is installed, for the topics' machine (debian/tests)")
     parser.addoption("--docs-images", action="store_true", help="make the pictures of docs/images anew")
@@ -27,13 +27,13 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def suite(pytestconfig):
-    """The row of debian/suites under test, as (suite, suffix of the version)."""
+    """The row of tools/suites under test, as (suite, suffix of the version)."""
     wanted = pytestconfig.getoption("suite")
-    for line in (TOP / "debian/suites").read_text().splitlines():
+    for line in (TOP / "tools/suites").read_text().splitlines():
         fields = line.split("#")[0].split()
         if fields and fields[0] == wanted:
             return wanted, fields[1]
-    raise pytest.UsageError(f"--suite {wanted}: no such row in debian/suites")
+    raise pytest.UsageError(f"--suite {wanted}: no such row in tools/suites")
 
 
 @pytest.fixture(scope="session")

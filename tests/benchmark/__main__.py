@@ -27,7 +27,7 @@ def say(text):
 
 def newest_deb(suite):
     """Return the newest .deb in dist/; raise HarnessError if there is none."""
-    rows = [line.split() for line in (TOP / "debian/suites").read_text().splitlines() if line.startswith(f"{suite} ")]
+    rows = [line.split() for line in (TOP / "tools/suites").read_text().splitlines() if line.startswith(f"{suite} ")]
     found = sorted((TOP / "dist").glob(f"jupyterhub_*{rows[0][1]}_*.deb") if rows else [], key=os.path.getmtime)
     if not found:
         raise harness.HarnessError(f"no package of {suite} in dist/: run ./build.sh {suite}")

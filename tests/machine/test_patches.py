@@ -1,4 +1,4 @@
-"""debian/venv-patches: each still keeps what it changes working, and still matters.
+"""debian/patches/python: each still keeps what it changes working, and still matters.
 
 That they apply is seen at every build, which fails where one does not.
 """
@@ -15,7 +15,7 @@ import textwrap
 import pytest
 from harness import wait_for
 
-PATCHES = pathlib.Path(__file__).parents[2] / "debian/venv-patches"
+PATCHES = pathlib.Path(__file__).parents[2] / "debian/patches/python"
 PYTHON = "/opt/venvs/jupyterhub/bin/python"
 SITE = "/opt/venvs/jupyterhub/lib/python3.*/site-packages"
 

@@ -109,16 +109,18 @@ def test_interrupted_build_leaves_nothing(tree):
         time.sleep(0.2)
 
 
+# What is changed in a file, and what the build's last line says then.
 TAMPERED = {
     "wheel": ("requirements.txt", r"(?<=--hash=sha256:)[0-9a-f]{8}", "0" * 8, "does not match its hash in requirements.txt"),
     "npm package": ("npm/node20/package-lock.json", r"(?<=\"sha512-).{8}", "A" * 8, "does not match its integrity"),
+    "patch": ("debian/patches/python/jupyter-server-nodelay.patch", r"super\(\)\.open\(\)", "super().close()", "jupyter-server-nodelay.patch does not apply"),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", TAMPERED)
-def test_tampered_download_ends_the_build(tree, what):
-    """What arrives is not what was locked; it is the lock that is changed here, for the registries are not ours."""
+def test_input_that_does_not_fit_ends_the_build(tree, what):
+    """A download that is not what was locked (it is the lock that is changed here, for the registries are not ours), or a patch for another version."""
     file, pattern, wrong, said = TAMPERED[what]
     lock = tree / file
     lock.write_text(re.sub(pattern, wrong, lock.read_text()))

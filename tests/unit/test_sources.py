@@ -30,7 +30,7 @@ def is_python(name):
         return b"python" in file.readline(80) and not name.endswith((".txt", ".md"))
 
 
-SHELL = [name for name in git_files() if is_shell(name)]
+SHELL = [name for name in git_files() if is_shell(name)]  # what these source is checked with them
 
 
 def check(*command):
@@ -42,7 +42,7 @@ def check(*command):
 
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_is_clean(name):
-    check("shellcheck", "--external-sources", name)
+    check("shellcheck", "--external-sources", "--check-sourced", name)
 
 
 def test_shell_files_are_found():
@@ -58,7 +58,7 @@ def test_python_is_clean():
 
 def test_table_of_suites():
     """Four columns; each suite and suffix once; the npm lock exists; a newer suite of a distribution has a higher version."""
-    rows = [line.split() for line in (TOP / "debian/suites").read_text().splitlines() if line.strip() and not line.startswith("#")]
+    rows = [line.split() for line in (TOP / "tools/suites").read_text().splitlines() if line.strip() and not line.startswith("#")]
     assert all(len(row) == 4 for row in rows), rows
     for column in (0, 1):
         assert len({row[column] for row in rows}) == len(rows)
@@ -70,7 +70,7 @@ def test_table_of_suites():
 
 @pytest.mark.parametrize("older, newer", [("+deb12", "+deb13"), ("+ubuntu24.04", "+ubuntu26.04")])
 def test_a_newer_suite_sorts_higher(older, newer):
-    text = (TOP / "debian/suites").read_text()
+    text = (TOP / "tools/suites").read_text()
     assert older in text and newer in text
     subprocess.run(["dpkg", "--compare-versions", f"6.1.1.1{older}", "lt", f"6.1.1.1{newer}"], check=True)
 
