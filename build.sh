@@ -137,7 +137,7 @@ main() {
     work=$(mktemp -d "$cache/work.XXXXXX")
     chmod 755 "$work"
 
-    copy_sources
+    copy_sources "$work/source"
     pack_settings
     if [ -n "$repository$bundle" ]; then
         make_repository

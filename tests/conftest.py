@@ -13,16 +13,30 @@ def pytest_addoption(parser):
     parser.addoption("--sit", action="store_true", help="after a failed test leave its machines up, and say how to enter them")
     parser.addoption("--here", action="store_true", help="take this machine, where the package is installed, for the topics' machine (debian/tests)")
     parser.addoption("--docs-images", action="store_true", help="make the pictures of docs/images anew")
+    parser.addoption("--shard", type=shard, default=(1, 1), metavar="K/N", help="only the K-th of N parts of the files, for N machines")
     parser.addoption("--slow", action="store_true", help="also the tests marked slow: proofs that take many minutes")
 
 
+def shard(text):
+    """Return "K/N" as (K, N); raise ValueError, which pytest shows, where it is no such thing."""
+    part, parts = (int(number) for number in text.split("/"))
+    if not 1 <= part <= parts:
+        raise ValueError(text)
+    return part, parts
+
+
 def pytest_collection_modifyitems(config, items):
-    if config.getoption("slow"):
-        return
-    slow = [item for item in items if item.get_closest_marker("slow")]
-    if slow:
-        config.hook.pytest_deselected(items=slow)
-        items[:] = [item for item in items if item not in slow]
+    part, parts = config.getoption("shard")
+    files = sorted({item.path for item in items})
+    mine = set(files[part - 1 :: parts])
+
+    def wanted(item):
+        return item.path in mine and (config.getoption("slow") or not item.get_closest_marker("slow"))
+
+    left_out = [item for item in items if not wanted(item)]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if wanted(item)]
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,8 @@ from directory import PACKAGES as SLAPD
 from harness import wait_for
 from hubclient import HubError, Prober
 
+pytestmark = pytest.mark.alone
+
 PACKAGES = (*SLAPD, "sssd-ldap", "sssd-tools", "libnss-sss", "libpam-sss", "sssd-krb5", "sssd-kcm", "krb5-kdc", "krb5-admin-server", "krb5-user")
 TICKET = "Kerberos-Sesame-11!"  # not the password that LDAP knows
 

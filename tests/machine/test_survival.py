@@ -12,6 +12,8 @@ import requests
 from harness import wait_for
 from hubclient import BASE, HubError, HubUser, Prober
 
+pytestmark = pytest.mark.alone
+
 SERVER = "pgrep --uid alice --full bin/jupyterhub-singleuser"
 
 QUIET = {

@@ -15,6 +15,8 @@ from harness import wait_for
 from hubclient import BASE, HubUser, Prober
 from repack import VENV, repack, site_packages
 
+pytestmark = pytest.mark.alone
+
 HERE = pathlib.Path(__file__).parent
 TREES = "ls /opt/venvs/jupyterhub-servers"
 

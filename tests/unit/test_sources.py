@@ -30,7 +30,7 @@ def is_python(name):
         return b"python" in file.readline(80) and not name.endswith((".txt", ".md"))
 
 
-SHELL = [name for name in git_files() if is_shell(name)]  # what these source is checked with them
+SHELL = [name for name in git_files() if is_shell(name)]
 
 
 def check(*command):
@@ -42,7 +42,8 @@ def check(*command):
 
 @pytest.mark.parametrize("name", SHELL)
 def test_shell_is_clean(name):
-    check("shellcheck", "--external-sources", "--check-sourced", name)
+    # The modules of build.sh make sense with it only. Others source settings, whose variables are for other programs.
+    check("shellcheck", "--external-sources", *(["--check-sourced"] if name == "build.sh" else []), name)
 
 
 def test_shell_files_are_found():

@@ -14,13 +14,13 @@ sources() {
     done
 }
 
-# A copy of the sources that does not depend on the clone's modes, owners and times (those are the changelog's).
+# copy_sources FOLDER: a copy of the sources that does not depend on the clone's modes, owners and times (those are the changelog's).
 copy_sources() {
     local date
     date=$(sed -n 's/^ -- .*>  //p; T; q' "$top/debian/changelog")
-    mkdir -p "$work/source"
+    mkdir -p "$1"
     sources | tar -C "$top" --null --no-recursion -T - --owner=0 --group=0 --mode=u+rwX,go=rX --mtime="${date:-2026-01-01}" -c |
-        tar -C "$work/source" -x
+        tar -C "$1" -x
 }
 
 # newer_source DEB: the first file that is newer than DEB and goes into the package; nothing if there is none.
