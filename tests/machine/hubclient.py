@@ -189,10 +189,13 @@ class Kernel:
         """Open the websocket; also to connect again."""
         self.socket = self.user.websocket(f"api/kernels/{self.id}/channels?session_id={self.session_id}")
 
-    def execute(self, code, timeout=60):
-        """Run a cell; return what it prints and its result, as text. Raises KernelError, or what the websocket raises if it breaks."""
+    def execute(self, code, timeout=60, allow_stdin=False):
+        """Run a cell; return what it prints and its result, as text. Raises KernelError, or what the websocket raises if it breaks.
+
+        With `allow_stdin` it may ask with input(), as in JupyterLab; nobody answers.
+        """
         header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": self.session_id, "username": "", "version": "5.3"}
-        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": False, "stop_on_error": True}
+        content = {"code": code, "silent": False, "store_history": True, "allow_stdin": allow_stdin, "stop_on_error": True}
         message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
         self.socket.settimeout(timeout)
         self.socket.send(json.dumps(message))

@@ -63,7 +63,7 @@ def test_culler_is_the_hubs_sandboxed_child(machine, culling):
 def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
     """idle: nothing after the start. reader: asks for pages. watcher: a page with a notebook is open, and nothing happens on it.
 
-    worker: no browser, a kernel that computes and says nothing.
+    worker: no browser, a kernel that computes and says nothing. asker, asker2: a cell waits at input(), and the page was closed while it did or before.
     """
     # A page's connection to a kernel answers the server's pings, every 30 s as shipped.
     machine.write("/etc/jupyter/jupyter_server_config.py", 'c = get_config()\nc.ServerApp.tornado_settings = {"ws_ping_interval": 1000}\n')
@@ -76,8 +76,15 @@ def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
         in_background(worker.execute, "import os, time\nwhile not os.path.exists('stop'): time.sleep(0.1)")
         wait_for(lambda: worker.user.api("GET", f"/kernels/{worker.id}").json()["execution_state"] == "busy", "the cell runs")
         worker.socket.abort()  # unlike close() it can be called while the other thread reads
+        for name, wait in (("asker", 0), ("asker2", 3)):
+            asker = spawn(machine, hub, name).kernel()
+            in_background(asker.execute, f"import time; time.sleep({wait}); input()", 60, True)
+            wait_for(lambda asker=asker: asker.user.api("GET", f"/kernels/{asker.id}").json()["execution_state"] == "busy", "the cell runs")
+            time.sleep(0 if wait else 1)
+            asker.socket.abort()
         wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
         assert "Culling server idle" in machine.journal("-u", "jupyterhub")
+        wait_for(lambda: not with_server(machine) & {"asker", "asker2"}, "who waits for input() is idle", timeout=60, every=1)
         time.sleep(3 * IDLE)
         assert with_server(machine) == {"reader", "watcher", "worker"}
     assert probe.failures == []

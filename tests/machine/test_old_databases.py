@@ -74,7 +74,18 @@ def test_failed_migration_leaves_the_database_as_it_was(machine, old_hub):
 def test_migration_that_is_killed_leaves_the_database_as_it_was(machine, old_hub, request):
     """Half a migration is in the copy alone; the next start begins anew."""
     before = machine.sh(f"sha256sum {DATABASE}")
-    machine.sh(f"systemctl start jupyterhub; until [ -e {DATABASE}.new ]; do sleep 0.01; done; systemctl kill --signal=KILL jupyterhub; systemctl stop jupyterhub")
+    machine.sh(
+        f"systemctl start jupyterhub; until [ -e {DATABASE}.new ]; do sleep 0.01; done; systemctl kill --signal=KILL jupyterhub; systemctl stop jupyterhub"
+    )
     assert machine.sh(f"sha256sum {DATABASE}") == before
     test_users_admins_groups_and_tokens_are_there(machine, old_hub, request)
     assert machine.run("test", "-e", f"{DATABASE}.new", check=False).returncode
+
+
+@pytest.mark.parametrize("old_hub", DUMPS[-1:], ids=[DUMPS[-1].stem], indirect=True)
+def test_migration_by_root_leaves_the_database_to_the_hub(machine, old_hub, request):
+    """As the hub's own message advises; then the hub serves."""
+    before = machine.sh(f"stat --format '%U:%G %a' {DATABASE}")
+    machine.sh("cd /var/opt/jupyterhub && jupyterhub upgrade-db -f /etc/jupyterhub/jupyterhub_config.py")
+    assert machine.sh(f"stat --format '%U:%G %a' {DATABASE}") == before
+    test_users_admins_groups_and_tokens_are_there(machine, old_hub, request)

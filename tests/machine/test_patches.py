@@ -339,3 +339,28 @@ def test_servers_collect_garbage_once_they_are_up(machine, hub):
 
 def test_other_programs_collect_garbage_as_ever(machine):
     assert machine.run(PYTHON, "-c", "import gc, jupyterhub.singleuser; print(gc.isenabled())").stdout.strip() == "True"
+
+
+@pytest.mark.parametrize("extension, collects", [("0", "True"), ("", "False")])
+def test_servers_without_the_extension_never_stop_collecting_garbage(machine, extension, collects):
+    code = "import gc, sys; sys.argv[0] = 'jupyterhub-singleuser'; import jupyterhub.singleuser; print(gc.isenabled())"
+    environment = [f"JUPYTERHUB_SINGLEUSER_EXTENSION={extension}"] if extension else []
+    assert machine.run("env", *environment, PYTHON, "-c", code).stdout.strip() == collects
+
+
+def test_rfc3987_has_the_names_of_upstream(machine, upstream):
+    code = "import sys; sys.path.insert(0, {!r}); from rfc3987_syntax import syntax_parser; print(type(syntax_parser).__name__)"
+    for tree in ("/nonexistent", upstream):
+        assert machine.run(PYTHON, "-c", code.format(tree)).stdout.strip() == "Lark"
+
+
+def test_what_scopes_imports_late_is_a_module(machine):
+    """Before its first use, and the module itself afterwards."""
+    code = """
+        import types, jupyterhub.scopes as scopes
+        print(isinstance(scopes.orm, types.ModuleType), "User" in dir(scopes.orm))
+        scopes.orm.User
+        import jupyterhub.orm
+        print(scopes.orm is jupyterhub.orm)
+    """
+    assert machine.run(PYTHON, "-c", textwrap.dedent(code)).stdout.split() == ["True"] * 3
