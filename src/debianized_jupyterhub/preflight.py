@@ -23,8 +23,8 @@ import sqlalchemy
 from jupyterhub import dbutil, orm
 from jupyterhub.app import JupyterHub
 
-from .ctl.check_config import Collector, inspect
 from .database import DatabaseError, copy_sqlite
+from .settings_check import Collector, inspect
 
 SCRATCH = "/var/tmp"  # on a disk, since databases may be large
 NOT_MIGRATED = "set JUPYTERHUB_AUTO_MIGRATION=true in /etc/default/jupyterhub, or run `jupyterhub upgrade-db` when it suits you"

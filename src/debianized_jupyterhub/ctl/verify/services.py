@@ -26,7 +26,7 @@ def configuration_read():
 
 
 def setting(name):
-    """Return a setting of the hub (FACTS of check_config); where it cannot be read, what the package has set."""
+    """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
     shipped = {"bind_url": "http://127.0.0.1:8000/", "hub_ip": "127.0.0.1", "hub_port": 8081}
     shipped |= {"db_url": f"sqlite:///{defaults.STATE}/jupyterhub.sqlite", "cookie_secret_file": f"{defaults.STATE}/cookie_secret"}
     return configuration_read()[1].get(name) or shipped[name]
