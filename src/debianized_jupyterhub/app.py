@@ -18,8 +18,7 @@ from tornado.ioloop import PeriodicCallback
 
 from . import services
 from .handlers import MessageSocket, announcement, attentive
-
-CTL_FILE = Path("/run/jupyterhub/ctl.json")
+from .paths import CTL_FILE
 
 
 class Hub(JupyterHub):
@@ -47,7 +46,7 @@ class Hub(JupyterHub):
         """Write down for jupyterhub-ctl, which reads it as root, where this hub listens and the token for it; it changes with each start."""
         token = self._service_map[services.CTL].orm.new_api_token(note="made at the hub's start")
         door = {"url": self.hub.api_url, "token": token, "package": version("debianized-jupyterhub")}
-        new = CTL_FILE.with_suffix(".new")
+        new = Path(CTL_FILE).with_suffix(".new")
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
             json.dump(door, stream)

@@ -10,15 +10,15 @@ member                holds
 """
 
 import dataclasses
-import grp
 import hashlib
 import json
 import os
-import pwd
 import stat
 import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
+
+from .accounts import group_name, user_name
 
 FORMAT = 1
 PACKAGE = "jupyterhub"
@@ -79,7 +79,7 @@ def entries(places: list[str], pristine) -> list[Entry]:
                 status = path.lstat()
             except FileNotFoundError:
                 continue
-            entry = Entry(str(path), "file", stat.S_IMODE(status.st_mode), _name(pwd.getpwuid, status.st_uid), _name(grp.getgrgid, status.st_gid))
+            entry = Entry(str(path), "file", stat.S_IMODE(status.st_mode), user_name(status.st_uid), group_name(status.st_gid))
             if stat.S_ISLNK(status.st_mode):
                 entry.kind, entry.target = "link", os.readlink(path)
             elif stat.S_ISDIR(status.st_mode):
@@ -92,14 +92,6 @@ def entries(places: list[str], pristine) -> list[Entry]:
                 entry.pristine = pristine(str(path))
             found.append(entry)
     return found
-
-
-def _name(lookup, number: int) -> str:
-    """Return an account's or group's name; its number where it has none."""
-    try:
-        return lookup(number)[0]
-    except KeyError:
-        return str(number)
 
 
 def write(file: Path, manifest: Manifest, database: Path | None) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import pwd
 import socket
 from subprocess import PIPE
 
@@ -14,16 +13,14 @@ from jupyterhub.utils import maybe_future
 from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 
+from . import accounts
 from .gate import ACCOUNTS, GateError, ask, knock
+from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
+from .paths import LIBEXEC
 
-LOGIN_CHECK = "/usr/libexec/jupyterhub/login-check"
+LOGIN_CHECK = f"{LIBEXEC}/login-check"
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
-
-# Return values of PAM: /usr/include/security/_pam_types.h.
-PAM_SUCCESS, PAM_PERM_DENIED, PAM_ACCT_EXPIRED = 0, 6, 13
-PAM_WRONG = {7, 10, 11}  # AUTH_ERR, USER_UNKNOWN, MAXTRIES
-PAM_CHANGE = {12, 27}  # NEW_AUTHTOK_REQD, AUTHTOK_EXPIRED
 
 
 class SudoersPolicy(Authenticator):
@@ -52,7 +49,7 @@ class SudoersPolicy(Authenticator):
         """Return True or raise HTTPError: 403 with the reason, 503 where sudo cannot be asked."""
         if not await self._site_allows(username, authentication):
             self._refuse(username, "allowed_users and the like in the hub's configuration do not admit the account")
-        if self.create_accounts and not await asyncio.to_thread(_exists, username):
+        if self.create_accounts and not await asyncio.to_thread(accounts.exists, username):
             try:
                 await knock(ACCOUNTS, {"user": username}, timeout=30)
             except GateError as error:
@@ -80,15 +77,6 @@ class SudoersPolicy(Authenticator):
         if self._allow_all or not self.any_allow_config:
             return True
         return await maybe_future(super().check_allowed(username, authentication))
-
-
-def _exists(username: str) -> bool:
-    """Return whether the system knows the account; blocks for as long as NSS does."""
-    try:
-        pwd.getpwnam(username)
-    except (KeyError, ValueError):  # ValueError: a NUL byte
-        return False
-    return True
 
 
 class AnyBytesLoginHandler(LoginHandler):

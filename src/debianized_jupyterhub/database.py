@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from . import accounts
+
 PATIENCE = 10  # seconds to wait for a lock; the hub's own writes take milliseconds
 
 
@@ -95,7 +97,7 @@ def _postgresql(program: str, url: str | None, options: list[str], **streams) ->
         options = [*options, f"--dbname=postgresql://{account}{place}{parts.path}?{query}"]
     try:
         done = subprocess.run(
-            [program, *options], check=False, env=env, cwd="/", stderr=subprocess.PIPE, user="jupyterhub", group="jupyterhub", extra_groups=[], **streams
+            [program, *options], check=False, env=env, cwd="/", stderr=subprocess.PIPE, user=accounts.HUB, group=accounts.HUB, extra_groups=[], **streams
         )
     except FileNotFoundError:
         raise DatabaseError(f"the hub's database is PostgreSQL, and {program} is missing: apt-get install postgresql-client") from None

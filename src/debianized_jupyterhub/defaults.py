@@ -11,16 +11,19 @@ import sys
 from pathlib import Path
 from urllib.parse import quote
 
-STATE = Path("/var/opt/jupyterhub")
+from .paths import CONFIG, DEFAULTS, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
+
 TEMPLATES = Path(sys.prefix) / "share/jupyterhub/debianized"
-PROXY_API = "/run/jupyterhub-proxy/api.sock"
+BIND_URL = "http://127.0.0.1:8000/"
+DATABASE_URL = f"sqlite:///{STATE}/jupyterhub.sqlite"
+COOKIE_SECRET = f"{STATE}/cookie_secret"
 
 
 def apply(c) -> None:
     """Set the package's values in the configuration object `c` (traitlets.config.Config)."""
-    c.JupyterHub.bind_url = os.environ.get("JUPYTERHUB_BIND_URL", "http://127.0.0.1:8000/")
-    c.JupyterHub.db_url = f"sqlite:///{STATE}/jupyterhub.sqlite"
-    c.JupyterHub.cookie_secret_file = str(STATE / "cookie_secret")
+    c.JupyterHub.bind_url = os.environ.get("JUPYTERHUB_BIND_URL", BIND_URL)
+    c.JupyterHub.db_url = DATABASE_URL
+    c.JupyterHub.cookie_secret_file = COOKIE_SECRET
     c.JupyterHub.authenticator_class = "debianized_jupyterhub.authenticator.SudoersPAMAuthenticator"
     c.JupyterHub.spawner_class = "debianized_jupyterhub.spawner.GateSpawner"
     logo = config_dir() / "banner.png"
@@ -44,9 +47,9 @@ def apply(c) -> None:
         c.ConfigurableHTTPProxy.should_start = False
         c.ConfigurableHTTPProxy.api_url = f"http+unix://{quote(PROXY_API, safe='')}"
     else:
-        c.ConfigurableHTTPProxy.command = "/usr/libexec/jupyterhub/configurable-http-proxy"
+        c.ConfigurableHTTPProxy.command = f"{LIBEXEC}/configurable-http-proxy"
 
-    c.PAMAuthenticator.service = "jupyterhub"
+    c.PAMAuthenticator.service = LOGIN_SERVICE
     # The hub has no rights to open sessions: sudo does that, with its own PAM service.
     c.PAMAuthenticator.open_sessions = False
     # When many log in at once, servers wait for their turn in the spawner instead
@@ -68,7 +71,7 @@ def _text(setting: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise SystemExit(f"{setting} in /etc/default/jupyterhub is not in UTF-8: save the file so") from None
+        raise SystemExit(f"{setting} in {DEFAULTS} is not in UTF-8: save the file so") from None
     return text
 
 
@@ -78,7 +81,7 @@ def _names(setting: str, what: str) -> set[str]:
     for name in names:
         if not re.fullmatch(r"[\w.@+-]+\$?", name):
             raise SystemExit(
-                f"{setting} in /etc/default/jupyterhub: {name} is no name of {what}."
+                f"{setting} in {DEFAULTS}: {name} is no name of {what}."
                 " Write plain names with spaces between them; groups without %"
             )
     return names
@@ -86,7 +89,7 @@ def _names(setting: str, what: str) -> set[str]:
 
 def config_dir() -> Path:
     """Return the folder of the site's configuration."""
-    return Path(os.environ.get("JUPYTERHUB_CONFDIR", "/etc/jupyterhub"))
+    return Path(os.environ.get("JUPYTERHUB_CONFDIR", CONFIG))
 
 
 def load_config_d(load_subconfig) -> None:

@@ -8,6 +8,8 @@ import json
 import os
 from typing import NamedTuple
 
+from .paths import LIBEXEC
+
 
 class Door(NamedTuple):
     """A socket of systemd's, the program behind it, and what that calls."""
@@ -25,8 +27,8 @@ class Door(NamedTuple):
         return f"/run/{self.unit}.sock"
 
 
-SPAWNER = Door("spawner", "/usr/libexec/jupyterhub/spawner-gate", "sudo")
-ACCOUNTS = Door("accounts", "/usr/libexec/jupyterhub/account-helper", "useradd")
+SPAWNER = Door("spawner", f"{LIBEXEC}/spawner-gate", "sudo")
+ACCOUNTS = Door("accounts", f"{LIBEXEC}/account-helper", "useradd")
 
 
 class GateError(Exception):

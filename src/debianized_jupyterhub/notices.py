@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from .defaults import STATE
+from .paths import STATE
 
 
 class Notice:
@@ -55,5 +55,5 @@ class Notice:
         return True
 
 
-MESSAGE = Notice(STATE / "message")
-OFFLINE = Notice(STATE / "offline")
+MESSAGE = Notice(Path(STATE, "message"))
+OFFLINE = Notice(Path(STATE, "offline"))

@@ -24,10 +24,11 @@ from jupyterhub import dbutil, orm
 from jupyterhub.app import JupyterHub
 
 from .database import DatabaseError, copy_sqlite
+from .paths import DEFAULTS
 from .settings_check import Collector, inspect
 
 SCRATCH = "/var/tmp"  # on a disk, since databases may be large
-NOT_MIGRATED = "set JUPYTERHUB_AUTO_MIGRATION=true in /etc/default/jupyterhub, or run `jupyterhub upgrade-db` when it suits you"
+NOT_MIGRATED = f"set JUPYTERHUB_AUTO_MIGRATION=true in {DEFAULTS}, or run `jupyterhub upgrade-db` when it suits you"
 
 
 class WouldNotStart(Exception):
@@ -53,14 +54,14 @@ def explained(app: JupyterHub):
     try:
         yield
     except SystemExit as end:  # with its last words, or after them
-        raise WouldNotStart(_one_line(log.messages[-1] if end.code == 1 and log.messages else end.code)) from None
+        raise WouldNotStart(_without_sql(log.messages[-1] if end.code == 1 and log.messages else end.code)) from None
     except Exception as error:  # noqa: BLE001 (settings reach all of the hub's code, which may raise anything)
-        raise WouldNotStart(f"{type(error).__name__}: {_one_line(error)}") from None
+        raise WouldNotStart(f"{type(error).__name__}: {_without_sql(error)}") from None
     finally:
         app.log.removeFilter(log)
 
 
-def _one_line(error) -> str:
+def _without_sql(error) -> str:
     """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
     return " ".join(str(error).split("\n[SQL")[0].split())
 
@@ -99,10 +100,10 @@ def _migrate(app, name: str, engine: sqlalchemy.Engine, migration) -> None:
         try:
             migration()
         except (subprocess.CalledProcessError, sqlalchemy.exc.SQLAlchemyError, alembic.util.CommandError) as error:
-            why = _said() or _one_line(error)
+            why = _said() or _without_sql(error)
             raise WouldNotStart(f"the database {name} cannot be migrated: {why}") from None
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise DatabaseError(f"the database {name} does not answer: {_one_line(error)}") from None
+        raise DatabaseError(f"the database {name} does not answer: {_without_sql(error)}") from None
 
 
 def _roll_back(engine: sqlalchemy.Engine) -> None:

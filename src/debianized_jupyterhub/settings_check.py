@@ -86,14 +86,15 @@ def inspect(argv):
     except TraitError as error:
         name = str(error).partition("'")[2].partition("'")[0]
         file, line = next((place for (_, key), place in places.items() if key == name), (None, None))
-        return [Problem("fatal", _one_line(error), "give it a value of that kind", file, line)], {}
+        return [Problem("fatal", _without_address(error), "give it a value of that kind", file, line)], {}
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a configuration file may raise anything)
         return [_raised(error, Path(app.config_file).parent)], {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
     return [*_unknown(app.config, parts, places), *warned], {name: getattr(app, name) for name in FACTS}
 
 
-def _one_line(error):
+def _without_address(error):
+    """Return what an exception says, in one line, with objects named by their class alone."""
     text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"a \1", str(error))
     return " ".join(text.split())
 
@@ -103,7 +104,7 @@ def _raised(error, folder):
     mend = "correct that line"
     if isinstance(error, SyntaxError):
         return Problem("fatal", f"{type(error).__name__}: {error.msg}", mend, error.filename, error.lineno)
-    what = f"{type(error).__name__}: {_one_line(error)}"
+    what = f"{type(error).__name__}: {_without_address(error)}"
     if isinstance(error, OSError) and str(error.filename).startswith(f"{folder}/"):
         return Problem("fatal", what, "`systemd-tmpfiles --create jupyterhub.conf` sets owners and modes right", error.filename)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):

@@ -6,7 +6,6 @@ place can be done again. systemd does so before the next start of the hub (jupyt
 
 import contextlib
 import datetime
-import errno
 import fcntl
 import grp
 import hashlib
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import click
 
+from .. import accounts, units
 from ..archive import (
     ArchiveError,
     Manifest,
@@ -35,10 +35,21 @@ from ..archive import (
     write,
 )
 from ..database import DatabaseError, copy_sqlite, dump_postgresql, restore_postgresql
-from ..defaults import STATE
-from . import check_config
-from .common import (
+from ..defaults import COOKIE_SECRET, DATABASE_URL
+from ..paths import (
+    BACKUPS,
+    CONFIG,
     DEFAULTS,
+    LOGIN_SERVICE,
+    PROXY_ENV,
+    SESSION_SERVICE,
+    STATE,
+    SUDOERS,
+)
+from . import check_config
+from .command import stdout_of
+from .common import (
+    FULL,
     BadArchive,
     BadDatabase,
     Busy,
@@ -49,13 +60,13 @@ from .common import (
     show,
 )
 
-FOLDER = Path("/var/backups/jupyterhub")
+FOLDER = Path(BACKUPS)
 PENDING = FOLDER / ".restore"  # what a restore that has begun puts in place
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
 # What is saved besides the database and the cookie secret.
-PLACES = ["/etc/jupyterhub", DEFAULTS, "/etc/sudoers.d/jupyterhub", "/etc/pam.d/jupyterhub", "/etc/pam.d/jupyterhub-sudospawner"]
-OF_THE_PROXY = ["/etc/jupyterhub/proxy.env", DEFAULTS]  # what it is started with
+PLACES = [CONFIG, DEFAULTS, SUDOERS, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}"]
+OF_THE_PROXY = [PROXY_ENV, DEFAULTS]  # what it is started with
 SYSTEMD = os.path.isdir("/run/systemd/system")
 
 
@@ -195,12 +206,12 @@ def _settings() -> dict:
     problems, settings = check_config.read(as_the_hub_sees_it=False)
     if not settings:
         click.echo(f"jupyterhub-ctl: the configuration cannot be read, so the database is taken for the package's own: {problems[0]}", err=True)
-        settings = {"db_url": f"sqlite:///{STATE}/jupyterhub.sqlite", "cookie_secret_file": f"{STATE}/cookie_secret"}
+        settings = {"db_url": DATABASE_URL, "cookie_secret_file": COOKIE_SECRET}
     if settings["db_url"].startswith("sqlite:///"):
         path = settings["db_url"].removeprefix("sqlite:///")
-        settings["db_url"] = f"sqlite:///{STATE / path}"
-    settings["places"] = [str(STATE / settings["cookie_secret_file"])]
-    folder = default_setting("JUPYTERHUB_CONFDIR", PLACES[0])
+        settings["db_url"] = f"sqlite:///{Path(STATE, path)}"
+    settings["places"] = [str(Path(STATE, settings["cookie_secret_file"]))]
+    folder = default_setting("JUPYTERHUB_CONFDIR", CONFIG)
     if folder not in PLACES:
         settings["places"].append(folder)
     return settings
@@ -326,7 +337,7 @@ def _place_sqlite(manifest: Manifest) -> None:
     path = Path(manifest.database_path)
     new = path.with_name(f"{path.name}.restored")
     shutil.copyfile(PENDING / "database", new)
-    shutil.chown(new, "jupyterhub", "jupyterhub")
+    shutil.chown(new, accounts.HUB, accounts.HUB)
     new.chmod(manifest.database_mode)
     _sync(new)
     for rest in ("-journal", "-wal", "-shm"):  # of the database that goes; SQLite would apply them to the one that comes
@@ -363,21 +374,21 @@ def _stop(manifest: Manifest) -> list[str]:
     """Stop the hub, and the proxy if a restore changes what it is started with; return those that ran. Notebook servers go on."""
     if not SYSTEMD:
         return []
-    units = ["jupyterhub.service"]
+    stopped = [units.HUB]
     if any(entry not in manifest.entries for entry in entries(OF_THE_PROXY, _pristine())):
-        units.append("jupyterhub-proxy.service")
+        stopped.append(units.PROXY)
     running = []
-    for unit in units:
-        state = subprocess.run(["systemctl", "is-active", unit], check=False, capture_output=True, text=True).stdout.strip()
+    for unit in stopped:
+        state = stdout_of("systemctl", "is-active", unit)
         if state in ("active", "activating", "reloading", "failed"):
             running.append(unit)
-    subprocess.run(["systemctl", "stop", *units], check=True)
+    subprocess.run(["systemctl", "stop", *stopped], check=True)
     return running
 
 
-def _start(units: list[str]) -> None:
-    if units:
-        subprocess.run(["systemctl", "start", *units], check=True)
+def _start(stopped: list[str]) -> None:
+    if stopped:
+        subprocess.run(["systemctl", "start", *stopped], check=True)
 
 
 @contextlib.contextmanager
@@ -413,6 +424,6 @@ def _explained(folder: Path):
             raise NoSpace(f"no space is left in {folder}: free some (`df -h {folder}`)") from None
         raise BadDatabase(f"{folder}: {error}") from None
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in FULL:
             raise NoSpace(f"no space is left in {folder}: free some (`df -h {folder}`)") from None
         raise Failure(f"{error.filename or folder}: {error.strerror or error}") from None

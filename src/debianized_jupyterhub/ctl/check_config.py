@@ -14,15 +14,15 @@ from pathlib import Path
 
 import click
 
+from .. import accounts, units
+from ..paths import LAUNCHER, PROXY_ENV, STATE
 from ..settings_check import Problem
+from .command import stdout_of
 from .common import CheckError, CheckFailed, require_root, show
 
-UNIT = "jupyterhub.service"
-ACCOUNT = "jupyterhub"
-LAUNCHER = "/usr/sbin/jupyterhub-launcher"
 # The hub's account, with the groups that its unit gives it.
-GROUPS = f"{ACCOUNT},shadow,jupyterhub-proxy"
-BECOME_HUB = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", f"--groups={GROUPS}", "--inh-caps=-all", "--"]
+GROUPS = ",".join([accounts.HUB, *accounts.HUB_GROUPS])
+BECOME_HUB = ["setpriv", f"--reuid={accounts.HUB}", f"--regid={accounts.HUB}", f"--groups={GROUPS}", "--inh-caps=-all", "--"]
 TIMEOUT = 60  # seconds for a configuration that asks the network, say
 
 
@@ -68,8 +68,7 @@ def read(as_the_hub_sees_it=True):
 
 def _hub_view():
     """Return the start of a command that sees the file system as the running hub does; nothing while there is none."""
-    show_pid = ["systemctl", "show", "--property=MainPID", "--value", UNIT]
-    pid = subprocess.run(show_pid, check=False, capture_output=True, text=True).stdout.strip()
+    pid = stdout_of("systemctl", "show", "--property=MainPID", "--value", units.HUB)
     return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--"] if pid.isdecimal() and pid != "0" else []
 
 
@@ -77,14 +76,13 @@ def hub_environment():
     """Return the environment (dict of str) that systemd gives to the hub, drop-ins and EnvironmentFile= included."""
     env = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME": "/var/opt/jupyterhub",
-        "USER": "jupyterhub",
-        "LOGNAME": "jupyterhub",
+        "HOME": STATE,
+        "USER": accounts.HUB,
+        "LOGNAME": accounts.HUB,
         "LANG": os.environ.get("LANG", "C.UTF-8"),
-        **_assignments("/etc/jupyterhub/proxy.env"),  # also where the unit is masked and has no properties
+        **_assignments(PROXY_ENV),  # also where the unit is masked and has no properties
     }
-    command = ["systemctl", "show", "--property=Environment,EnvironmentFiles", UNIT]
-    for line in subprocess.run(command, check=False, capture_output=True, text=True).stdout.splitlines():
+    for line in stdout_of("systemctl", "show", "--property=Environment,EnvironmentFiles", units.HUB).splitlines():
         name, _, value = line.partition("=")
         if name == "Environment":
             env.update(pair.split("=", 1) for pair in shlex.split(value) if "=" in pair)
@@ -110,7 +108,7 @@ def check_config(as_json):
 
     Nothing is printed for a good one, and nothing is changed.
     """
-    if os.geteuid() != pwd.getpwnam(ACCOUNT).pw_uid:
+    if os.geteuid() != pwd.getpwnam(accounts.HUB).pw_uid:
         require_root()
     found = problems()
     rows = [{"status": "failed" if problem.fatal else "warning", **asdict(problem)} for problem in found]

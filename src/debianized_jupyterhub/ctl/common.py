@@ -1,13 +1,16 @@
 """What all commands of jupyterhub-ctl share: how they fail and how they show data."""
 
+import errno
 import json
 import os
-import subprocess
 import sys
 
 import click
 
-DEFAULTS = "/etc/default/jupyterhub"
+from ..paths import DEFAULTS
+from .command import stdout_of
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # what OSError.errno is where NoSpace is the answer
 
 # rich is imported where a terminal is there to show its tables: it takes longer than all of --help.
 
@@ -89,8 +92,7 @@ class NoServer(Failure):
 def default_setting(name, otherwise=""):
     """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
     script = '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"'
-    command = ["bash", "-c", script, "bash", DEFAULTS, name]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip() or otherwise
+    return stdout_of("bash", "-c", script, "bash", DEFAULTS, name) or otherwise
 
 
 def require_root():

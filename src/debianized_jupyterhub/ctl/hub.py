@@ -6,9 +6,8 @@ import os
 import stat
 import urllib.parse
 
+from ..paths import CTL_FILE
 from .common import Failure, HubDown, require_root
-
-DOOR = "/run/jupyterhub/ctl.json"  # written by app.py
 
 
 class HubRefused(Failure):
@@ -27,9 +26,9 @@ class Hub:
 
     def __init__(self):
         require_root()
-        door = _door()
-        self.package = door["package"]
-        self._url, self._token = urllib.parse.urlsplit(door["url"]), door["token"]
+        file = _ctl_file()
+        self.package = file["package"]
+        self._url, self._token = urllib.parse.urlsplit(file["url"]), file["token"]
 
     def request(self, method, path, **query):
         """Return (status as int, answer as parsed JSON or None); raise HubDown, or HubRefused for a status of 400 and above."""
@@ -77,18 +76,18 @@ class Hub:
             return None
 
 
-def _door():
+def _ctl_file():
     """Return what the running hub has written down for us (dict); raise HubDown."""
     down = "the hub does not run: `systemctl start jupyterhub`, and `systemctl status jupyterhub` says why it does not"
     try:
         # The folder is the hub's: open nothing that it could have put in the file's place.
-        fd = os.open(DOOR, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(CTL_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         raise HubDown(down) from None
     with open(fd) as stream:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise HubDown(f"{DOOR} is no file: `systemctl restart jupyterhub`")
+            raise HubDown(f"{CTL_FILE} is no file: `systemctl restart jupyterhub`")
         try:
             return json.loads(stream.read(65536))
         except ValueError:
-            raise HubDown(f"{DOOR} is damaged: `systemctl restart jupyterhub`") from None
+            raise HubDown(f"{CTL_FILE} is damaged: `systemctl restart jupyterhub`") from None

@@ -1,16 +1,15 @@
 """jupyterhub-ctl message, offline, online: what users are told. They need no running hub: see debianized_jupyterhub/notices.py."""
 
 import contextlib
-import errno
 import os
 import pwd
 
 import click
 
+from .. import accounts
 from ..notices import MESSAGE, OFFLINE
-from .common import Failure, NoSpace, require_root
+from .common import FULL, Failure, NoSpace, require_root
 
-ACCOUNT = "jupyterhub"
 MAINTENANCE = "The notebook server is under maintenance. Please try again later."
 LIMIT = 2000  # characters; it is an announcement
 
@@ -19,15 +18,15 @@ LIMIT = 2000  # characters; it is an announcement
 def as_the_hub():
     """Become the hub's account for files in its folder, where it could lay links for root; raise Failure for what goes wrong with them."""
     try:
-        account = pwd.getpwnam(ACCOUNT)
+        account = pwd.getpwnam(accounts.HUB)
     except KeyError:
-        raise Failure(f"there is no account {ACCOUNT}: `dpkg-reconfigure {ACCOUNT}` makes it") from None
+        raise Failure(f"there is no account {accounts.HUB}: `dpkg-reconfigure jupyterhub` makes it") from None
     os.setegid(account.pw_gid)
     os.seteuid(account.pw_uid)
     try:
         yield
     except OSError as error:
-        kind = NoSpace if error.errno in (errno.ENOSPC, errno.EDQUOT) else Failure
+        kind = NoSpace if error.errno in FULL else Failure
         raise kind(f"{MESSAGE.path.parent}: {error.strerror}: nothing was changed") from None
     finally:
         os.seteuid(0)

@@ -11,20 +11,28 @@ from pathlib import Path
 
 import click
 
+from .. import accounts, units
+from ..paths import (
+    CONFIG,
+    CTL_FILE,
+    DEFAULTS,
+    LOGIN_SERVICE,
+    SESSION_SERVICE,
+    STATE,
+    SUDOERS,
+)
 from .check_config import hub_environment
-from .common import Failure, NoSpace, require_root
-from .hub import DOOR
+from .command import output
+from .common import FULL, Failure, NoSpace, require_root
 from .verify import results
-from .verify.check import output
 
 MASK = "REDACTED"
-UNITS = ("jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket")
 # Of configuration all that is text; of the hub's state and homes nothing.
-FILES = ("etc/default/jupyterhub", "etc/jupyterhub", "etc/pam.d/jupyterhub", "etc/pam.d/jupyterhub-sudospawner", "etc/sudoers.d/jupyterhub")
+FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}", SUDOERS)
 IDENTIFIERS = ("jupyterhub-launcher", "jupyterhub-spawner", "jupyterhub-singleuser")
 # systemd's words about the units, what they say themselves, what others do for them.
 JOURNAL = " + ".join(
-    [f"{key}={unit}" for unit in UNITS for key in ("UNIT", "_SYSTEMD_UNIT")] + [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
+    [f"{key}={unit}" for unit in units.ALL for key in ("UNIT", "_SYSTEMD_UNIT")] + [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
 ).split()
 
 # What looks like a secret by its name: the value goes, up to the end of the line or of the string.
@@ -44,11 +52,11 @@ _KEY = re.compile(r"(?s)-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIV
 def known_secrets():
     """Return the secrets of this installation (set of str) that have a place of their own: wherever they turn up, they are masked."""
     found = {value for name, value in hub_environment().items() if re.fullmatch(_NAME, name, re.IGNORECASE)}
-    for path in [*Path("/var/opt/jupyterhub").glob("cookie_secret*"), *Path("/etc/jupyterhub").glob("*token*")]:
+    for path in [*Path(STATE).glob("cookie_secret*"), *Path(CONFIG).glob("*token*")]:
         if path.is_file():
             found.update(path.read_text(errors="replace").split())
-    if os.path.exists(DOOR):
-        found.add(json.loads(Path(DOOR).read_text())["token"])
+    if os.path.exists(CTL_FILE):
+        found.add(json.loads(Path(CTL_FILE).read_text())["token"])
     return {secret for secret in found if len(secret) >= 6}
 
 
@@ -73,22 +81,22 @@ def contents():
         "versions.txt": ["dpkg-query", "--show", "--showformat=${Package} ${Version} ${db:Status-Status}\\n", *packages],
         "system.txt": ["uname", "-a"],
         "os-release.txt": ["cat", "/etc/os-release"],
-        "units.txt": ["systemctl", "status", "--no-pager", "--lines=0", *UNITS],
-        "units-as-loaded.txt": ["systemctl", "cat", "--no-pager", *UNITS],
+        "units.txt": ["systemctl", "status", "--no-pager", "--lines=0", *units.ALL],
+        "units-as-loaded.txt": ["systemctl", "cat", "--no-pager", *units.ALL],
         "sessions.txt": ["loginctl", "list-sessions", "--no-pager"],
         "disk.txt": ["df", "-h"],
         "inodes.txt": ["df", "-i"],
         "memory.txt": ["cat", "/proc/meminfo"],
         "ports.txt": ["ss", "-Hltnp"],
-        "sudo.txt": ["sudo", "-n", "-l", "-U", "jupyterhub"],
+        "sudo.txt": ["sudo", "-n", "-l", "-U", accounts.HUB],
         "changed-files.txt": ["dpkg", "--verify", "jupyterhub"],
-        "var-opt-jupyterhub.txt": ["ls", "-la", "/var/opt/jupyterhub"],
+        "var-opt-jupyterhub.txt": ["ls", "-la", STATE],
         "journal.txt": ["journalctl", "--no-pager", "--output=short-iso", "--since=-7d", "--lines=5000", *JOURNAL],
     }
     for name, command in commands.items():
         yield name, output(*command, timeout=60)[1] + "\n"
     for top in FILES:
-        path = Path("/", top)
+        path = Path(top)
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file() and file.suffix in ("", ".py", ".json", ".yaml", ".yml", ".toml", ".cfg", ".conf", ".env", ".txt", ".ini"):
                 try:
@@ -123,8 +131,7 @@ def report(file):
                 archive.addfile(entry, io.BytesIO(body))
         new.rename(file)
     except OSError as error:
-        full = error.errno in (28, 122)  # ENOSPC, EDQUOT
-        raise (NoSpace if full else Failure)(f"cannot write {file}: {error.strerror}: name another file") from None
+        raise (NoSpace if error.errno in FULL else Failure)(f"cannot write {file}: {error.strerror}: name another file") from None
     finally:
         new.unlink(missing_ok=True)
     click.echo(f"jupyterhub-ctl: {file} is written. Look through it before you give it away: tar -xzf {file}", err=True)

@@ -8,10 +8,10 @@ from urllib.parse import quote
 
 import click
 
+from ..paths import TREES
 from .common import Failure, NoServer, NoSuchUser, show
 from .hub import Hub, HubRefused
 
-TREES = "/opt/venvs/jupyterhub-servers/"
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -77,8 +77,8 @@ def version(pids):
                 text = Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
             except OSError:
                 continue
-            if TREES in text:
-                return text.partition(TREES)[2].partition("/")[0]
+            if f"{TREES}/" in text:
+                return text.partition(f"{TREES}/")[2].partition("/")[0]
     return None
 
 

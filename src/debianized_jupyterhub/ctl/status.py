@@ -10,33 +10,25 @@ from pathlib import Path
 
 import click
 
+from .. import units
 from ..notices import MESSAGE, OFFLINE
+from ..paths import CONFIG, PROXY_MADE_OF
+from .command import stdout_of
 from .common import DEFAULTS, HubDown, default_setting, require_root
 from .hub import Hub
 from .notices import read
 from .sessions import running, span
 
-UNITS = ("jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket")
-PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"
 
-
-def output(*command):
-    """Return what a command prints (str, without blank ends), "" if it fails or is not there."""
-    try:
-        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
-    except OSError:
-        return ""
-
-
-def units():
+def unit_states():
     """Return {name of a unit: its state (str, as systemctl is-active)}."""
-    states = output("systemctl", "is-active", *UNITS).splitlines()
-    return dict(zip(UNITS, states or ["unknown"] * len(UNITS), strict=False))
+    states = stdout_of("systemctl", "is-active", *units.ALL).splitlines()
+    return dict(zip(units.ALL, states or ["unknown"] * len(units.ALL), strict=False))
 
 
 def started(unit):
     """Return when a unit became active, in seconds of time.time(), None if it is not."""
-    since = output("systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", unit)
+    since = stdout_of("systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", unit)
     return time.time() - time.monotonic() + int(since) / 1e6 if since.isdecimal() and int(since) else None
 
 
@@ -45,8 +37,8 @@ def restart_reasons(package, installed):
     reasons = []
     if package and installed and package != installed:
         reasons.append(f"version {installed} is installed, the hub runs {package}")
-    since = started(UNITS[0])
-    folder = Path(default_setting("JUPYTERHUB_CONFDIR", "/etc/jupyterhub"))
+    since = started(units.HUB)
+    folder = Path(default_setting("JUPYTERHUB_CONFDIR", CONFIG))
     for path in [Path(DEFAULTS), folder / "jupyterhub_config.py", folder / "metrics.token", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
         if since and path.exists() and path.stat().st_mtime > since:
             reasons.append(f"{path} was changed after the hub's start")
@@ -59,8 +51,8 @@ def restart_reasons(package, installed):
 def look():
     """Return the state of the installation (dict, as --json prints it)."""
     state = {
-        "units": units(),
-        "installed": output("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
+        "units": unit_states(),
+        "installed": stdout_of("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
         "hub": None,
         "uptime": None,
         "address": default_setting("JUPYTERHUB_BIND_URL"),
@@ -70,7 +62,7 @@ def look():
         "offline": read(OFFLINE),
         "message": read(MESSAGE),
     }
-    if since := started(UNITS[0]):
+    if since := started(units.HUB):
         state["uptime"] = int(time.time() - since)
     try:
         hub = Hub()

@@ -3,6 +3,7 @@
 check.py says what a check is; the checks are in modules by subject.
 """
 
+import importlib
 import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,7 @@ import click
 
 from ..common import CheckError, CheckFailed, require_root, show
 
+SUBJECTS = ("rights", "services", "software", "data", "machine")  # the modules with checks, in the order of the output
 COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to mend it"}
 
 
@@ -19,7 +21,9 @@ def results(names=()):
 
     Raises click.BadParameter for an unknown name.
     """
-    from . import check, data, machine, rights, services, software  # noqa: F401 (they register their checks)
+    for subject in SUBJECTS:
+        importlib.import_module(f"{__name__}.{subject}")  # it registers its checks
+    from . import check, services, software
 
     known = {each.name: each for each in check.CHECKS}
     for name in names:

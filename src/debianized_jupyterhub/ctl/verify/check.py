@@ -1,9 +1,10 @@
 """What a check is: a function that yields what is wrong, registered under a name together with what it builds on."""
 
 import functools
-import subprocess
 import threading
 from dataclasses import asdict, dataclass, field
+
+from ..command import output
 
 PASSED, WARNING, FAILED, ERROR, SKIPPED = "passed", "warning", "failed", "error", "skipped"
 
@@ -101,20 +102,6 @@ def run(checks):
         yield from results
 
 
-def output(*command, timeout=20, **options):
-    """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
-    options = {"stdin": subprocess.DEVNULL, "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, **options}
-    try:
-        done = subprocess.run(
-            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options
-        )
-    except subprocess.TimeoutExpired:
-        return 124, f"no answer after {timeout} s"
-    except OSError as error:
-        return 127, f"{command[0]}: {error.strerror}"
-    return done.returncode, done.stdout.strip()
-
-
 def once(function):
     """Let a function without arguments be executed once, also when several threads ask; it keeps its answer."""
     lock, kept = threading.Lock(), functools.cache(function)
@@ -131,8 +118,3 @@ def properties(unit, *names):
     """Return the properties called `names` of a unit of systemd (dict of str); an empty one if systemd does not answer."""
     lines = output("systemctl", "show", f"--property={','.join(names)}", unit)[1].splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def one_line(text):
-    """Return `text` on one line."""
-    return " / ".join(line.strip() for line in str(text).splitlines() if line.strip())

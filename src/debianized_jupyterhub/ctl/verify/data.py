@@ -8,16 +8,17 @@ import ssl
 from pathlib import Path
 from urllib.parse import quote
 
-from .check import Failed, Warned, check, one_line
+from ...paths import VENV
+from ..command import one_line
+from .check import Failed, Warned, check
 from .services import setting
-from .software import VENV
 
 RESTORE = "jupyterhub-ctl backups lists what jupyterhub-ctl restore can bring back"
 
 
 def expected_revision():
     """Return the schema (str) that this version's database has, from JupyterHub's own list of migrations."""
-    (versions,) = VENV.glob("lib/python3.*/site-packages/jupyterhub/alembic/versions")
+    (versions,) = Path(VENV).glob("lib/python3.*/site-packages/jupyterhub/alembic/versions")
     own, earlier = set(), set()
     for path in versions.glob("*.py"):
         text = path.read_text()

@@ -1,7 +1,6 @@
 """verify --user: what a user does, through the address that browsers use, with the time that each step takes."""
 
 import json
-import pwd
 import re
 import sys
 import time
@@ -11,6 +10,7 @@ from html import unescape
 
 import click
 
+from ... import accounts
 from ..common import NoSuchUser
 from .check import FAILED, PASSED, SKIPPED, Result
 from .services import public_address
@@ -29,10 +29,8 @@ class Refused(Exception):
 
 def ask_password(name):
     """Return the password of account `name` (str), from the terminal or the first line of stdin; raise NoSuchUser."""
-    try:
-        pwd.getpwnam(name)
-    except (KeyError, ValueError):
-        raise NoSuchUser(f"this machine knows no user {name!r}: `getent passwd` lists its users") from None
+    if not accounts.exists(name):
+        raise NoSuchUser(f"this machine knows no user {name!r}: `getent passwd` lists its users")
     if sys.stdin.isatty():
         return click.prompt(f"Password of {name}", hide_input=True, err=True)
     return sys.stdin.readline().rstrip("\n")

@@ -3,12 +3,13 @@
 import os
 from pathlib import Path
 
+from ...paths import STATE
 from .check import Failed, Warned, check
 
 MB = 1 << 20
 # Folder: what needs it.
 FOLDERS = {
-    "/var/opt/jupyterhub": "the hub cannot write its database",
+    STATE: "the hub cannot write its database",
     "/home": "users cannot save their notebooks",
     "/run": "no session can be opened",
     "/tmp": "programs of all users fail",

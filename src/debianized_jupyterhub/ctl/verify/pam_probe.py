@@ -10,9 +10,16 @@ import sys
 
 import pamela
 
-# Source: security/_pam_types.h
-FAIL_DELAY = 10
-AUTH_ERR, USER_UNKNOWN, MAXTRIES, NEW_AUTHTOK_REQD, ACCT_EXPIRED, PERM_DENIED = 7, 10, 11, 12, 13, 6
+from ...accounts import PROXY
+from ...pam import (
+    PAM_ACCT_EXPIRED,
+    PAM_NEW_AUTHTOK_REQD,
+    PAM_PERM_DENIED,
+    PAM_SUCCESS,
+    PAM_WRONG,
+)
+
+FAIL_DELAY = 10  # PAM_FAIL_DELAY of security/_pam_types.h
 
 
 def main(service):
@@ -20,18 +27,18 @@ def main(service):
     conversation = pamela.new_simple_password_conv(("no password",), "utf-8")
     handle = pamela.pam_start(service, "root", conversation)
     code = pamela.PAM_ACCT_MGMT(handle, 0)
-    if code not in (0, NEW_AUTHTOK_REQD, ACCT_EXPIRED):
+    if code not in (PAM_SUCCESS, PAM_NEW_AUTHTOK_REQD, PAM_ACCT_EXPIRED):
         sys.exit(f"it does not admit even root: {pamela.pam_strerror(handle, code)}")
     pamela.pam_end(handle)
 
-    handle = pamela.pam_start(service, "jupyterhub-proxy", conversation)
+    handle = pamela.pam_start(service, PROXY, conversation)
     no_delay = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)(lambda *_: None)
     # A second handle of the library, since pamela has typed its own for strings.
     ctypes.CDLL(pamela.LIBPAM._name).pam_set_item(handle, FAIL_DELAY, no_delay)
     code = pamela.PAM_AUTHENTICATE(handle, 0)
-    if code == 0:
+    if code == PAM_SUCCESS:
         sys.exit("a wrong password is accepted")
-    if code not in (AUTH_ERR, USER_UNKNOWN, MAXTRIES, PERM_DENIED, ACCT_EXPIRED):
+    if code not in (*PAM_WRONG, PAM_PERM_DENIED, PAM_ACCT_EXPIRED):
         sys.exit(f"passwords cannot be checked: {pamela.pam_strerror(handle, code)}")
 
 

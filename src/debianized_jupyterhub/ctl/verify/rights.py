@@ -7,40 +7,42 @@ import re
 import stat
 from pathlib import Path
 
-from ..check_config import ACCOUNT, BECOME_HUB, GROUPS, UNIT
-from .check import Failed, Warned, check, once, one_line, output, properties
+from ... import units
+from ...accounts import HUB as ACCOUNT
+from ...accounts import HUB_GROUPS, PROXY, group_name, user_name
+from ...defaults import COOKIE_SECRET
+from ...paths import (
+    CONFIG,
+    CTL_FILE,
+    LIBEXEC,
+    LOGIN_SERVICE,
+    PROXY_ENV,
+    SESSION_SERVICE,
+    STATE,
+    SUDOERS,
+    VENV,
+)
+from ..check_config import BECOME_HUB
+from ..command import one_line, output
+from .check import Failed, Warned, check, once, properties
 
-PROXY = "jupyterhub-proxy"
 TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
-SUDOERS = "/etc/sudoers.d/jupyterhub"
-MEDIATOR = "/usr/libexec/jupyterhub/sudospawner"
-LOGIN_SERVICE, SESSION_SERVICE = "jupyterhub", "jupyterhub-sudospawner"
+MEDIATOR = f"{LIBEXEC}/sudospawner"
 CONFMISS = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss jupyterhub"
 
 # Path: owner, group, the most that its mode may be, how to mend it.
 MODES = {
-    "/etc/jupyterhub": ("root", ACCOUNT, 0o750, TMPFILES),
-    "/etc/jupyterhub/jupyterhub_config.d": ("root", ACCOUNT, 0o750, TMPFILES),
-    "/etc/jupyterhub/jupyterhub_config.py": ("root", ACCOUNT, 0o640, TMPFILES),
-    "/etc/jupyterhub/proxy.env": ("root", "root", 0o600, "chown root: {path}; chmod 600 {path}"),
-    "/etc/jupyterhub/metrics.token": ("root", ACCOUNT, 0o640, TMPFILES),
-    "/run/jupyterhub/ctl.json": (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
-    "/var/opt/jupyterhub": (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
-    "/var/opt/jupyterhub/cookie_secret": (ACCOUNT, ACCOUNT, 0o600, "chown jupyterhub: {path}; chmod 600 {path}"),
-    "/var/opt/jupyterhub/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, "chown jupyterhub: {path}; chmod 640 {path}"),
+    CONFIG: ("root", ACCOUNT, 0o750, TMPFILES),
+    f"{CONFIG}/jupyterhub_config.d": ("root", ACCOUNT, 0o750, TMPFILES),
+    f"{CONFIG}/jupyterhub_config.py": ("root", ACCOUNT, 0o640, TMPFILES),
+    PROXY_ENV: ("root", "root", 0o600, "chown root: {path}; chmod 600 {path}"),
+    f"{CONFIG}/metrics.token": ("root", ACCOUNT, 0o640, TMPFILES),
+    CTL_FILE: (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
+    STATE: (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
+    COOKIE_SECRET: (ACCOUNT, ACCOUNT, 0o600, "chown jupyterhub: {path}; chmod 600 {path}"),
+    f"{STATE}/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, "chown jupyterhub: {path}; chmod 640 {path}"),
     SUDOERS: ("root", "root", 0o640, "chown root: {path}; chmod 440 {path}"),
 }
-
-
-def _names(status):
-    """Return owner and group (str) of a file, as numbers where they have no names."""
-    names = []
-    for find, number in ((lambda uid: pwd.getpwuid(uid).pw_name, status.st_uid), (lambda gid: grp.getgrgid(gid).gr_name, status.st_gid)):
-        try:
-            names.append(find(number))
-        except KeyError:
-            names.append(str(number))
-    return tuple(names)
 
 
 @check("accounts")
@@ -66,13 +68,13 @@ def secrets():
         except FileNotFoundError:
             continue  # configuration, database and services have checks of their own
         mend = mend.format(path=path)
-        if _names(status) != (owner, group):
-            yield Failed(f"{path} belongs to {':'.join(_names(status))}, not to {owner}:{group}", "the wrong account can or cannot use it", mend)
+        if (actual := (user_name(status.st_uid), group_name(status.st_gid))) != (owner, group):
+            yield Failed(f"{path} belongs to {':'.join(actual)}, not to {owner}:{group}", "the wrong account can or cannot use it", mend)
         elif extra := stat.S_IMODE(status.st_mode) & ~mode:
             worse = "others can change it" if extra & 0o022 else "others can read it"
             yield Failed(f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, at most {mode:04o} is right", worse, mend)
     gid = grp.getgrnam(ACCOUNT).gr_gid
-    for path in sorted(Path("/etc/jupyterhub").glob("jupyterhub_config.d/*.py")):
+    for path in sorted(Path(CONFIG).glob("jupyterhub_config.d/*.py")):
         status = path.stat()
         if status.st_mode & 0o022:
             yield Failed(f"{path} can be written to by others", "who can write to it is the hub", TMPFILES)
@@ -83,9 +85,9 @@ def secrets():
 @once
 def unit_groups():
     """Return the groups (list of str) that the hub's unit gives it."""
-    unit = properties(UNIT, "LoadState", "SupplementaryGroups")
+    unit = properties(units.HUB, "LoadState", "SupplementaryGroups")
     # A masked unit says nothing.
-    return unit["SupplementaryGroups"].split() if unit.get("LoadState") == "loaded" else GROUPS.split(",")[1:]
+    return unit["SupplementaryGroups"].split() if unit.get("LoadState") == "loaded" else list(HUB_GROUPS)
 
 
 @check("groups", needs=["accounts"])
@@ -94,9 +96,9 @@ def groups():
     for name, use in {"shadow": "nobody with a local account can log in", PROXY: "the hub cannot reach its proxy"}.items():
         if name not in unit_groups():
             yield Failed(
-                f"SupplementaryGroups= of {UNIT} lacks {name}",
+                f"SupplementaryGroups= of {units.HUB} lacks {name}",
                 use,
-                f"systemctl cat {UNIT} shows where it is set; then `systemctl restart jupyterhub`",
+                f"systemctl cat {units.HUB} shows where it is set; then `systemctl restart jupyterhub`",
             )
     try:
         users = grp.getgrnam("users")
@@ -253,8 +255,7 @@ def logins():
 @check("pam", needs=["pam-files", "groups", "accounts"])
 def pam():
     """A PAM transaction as the hub's account: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
-    venv_python = "/opt/venvs/jupyterhub/bin/python"
-    code, said = output(*as_hub(venv_python, "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
+    code, said = output(*as_hub(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
     if code != 0:
         raise Failed(
             f"PAM as {ACCOUNT}: {one_line(said)}",

@@ -8,13 +8,11 @@ import socket
 import urllib.parse
 from pathlib import Path
 
-from ... import defaults, gate, notices
+from ... import accounts, defaults, gate, notices, units
+from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
 from .. import check_config
 from .check import Failed, Warned, check, once, properties
-from .rights import PROXY
 
-SPAWNER = "jupyterhub-spawner.socket"
-PROXY_UNIT = "jupyterhub-proxy.service"
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
 RESTART = "systemctl restart jupyterhub"
 
@@ -27,8 +25,8 @@ def configuration_read():
 
 def setting(name):
     """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
-    shipped = {"bind_url": "http://127.0.0.1:8000/", "hub_ip": "127.0.0.1", "hub_port": 8081}
-    shipped |= {"db_url": f"sqlite:///{defaults.STATE}/jupyterhub.sqlite", "cookie_secret_file": f"{defaults.STATE}/cookie_secret"}
+    shipped = {"bind_url": defaults.BIND_URL, "hub_ip": "127.0.0.1", "hub_port": 8081}
+    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET}
     return configuration_read()[1].get(name) or shipped[name]
 
 
@@ -85,8 +83,8 @@ def proxy_port():
 def ports():
     """Does another program have the port of the proxy or of the hub?"""
     for port, account, mend in (
-        (proxy_port(), PROXY, "stop it, or set another port in JUPYTERHUB_BIND_URL in /etc/default/jupyterhub; then systemctl start jupyterhub"),
-        (setting("hub_port"), check_config.ACCOUNT, "stop it, then systemctl start jupyterhub"),
+        (proxy_port(), accounts.PROXY, f"stop it, or set another port in JUPYTERHUB_BIND_URL in {DEFAULTS}; then systemctl start jupyterhub"),
+        (setting("hub_port"), accounts.HUB, "stop it, then systemctl start jupyterhub"),
     ):
         uids, inodes = listeners(port)
         if uids - {pwd.getpwnam(account).pw_uid, 0} or (uids == {0} and not program_of(inodes).startswith("systemd ")):
@@ -106,7 +104,7 @@ def unit_findings(unit):
         raise Failed(f"{unit} is masked", "it does not start", f"systemctl unmask {unit}; systemctl enable --now {unit}")
     if state["ActiveState"] != "active":
         # The hub brings the proxy with it, and stops with it.
-        start = check_config.UNIT if unit == PROXY_UNIT else unit
+        start = units.HUB if unit == units.PROXY else unit
         mend = f"systemctl start {start}; if it does not start: journalctl -u {unit} -n 30"
         what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']})"
         yield Failed(what, "nobody can log in", mend)
@@ -118,22 +116,22 @@ def unit_findings(unit):
         yield Warned(f"{unit} was changed on the disk", "systemd still has the earlier one", "systemctl daemon-reload")
 
 
-@check(SPAWNER, needs=["accounts", "package-files"])
+@check(units.SPAWNER, needs=["accounts", "package-files"])
 def spawner_unit():
     """The hub's way to sudo."""
-    return unit_findings(SPAWNER)
+    return unit_findings(units.SPAWNER)
 
 
-@check(PROXY_UNIT, needs=["accounts", "package-files", "node", "ports", "configuration"])
+@check(units.PROXY, needs=["accounts", "package-files", "node", "ports", "configuration"])
 def proxy_unit():
     """The one port for browsers."""
-    return unit_findings(PROXY_UNIT)
+    return unit_findings(units.PROXY)
 
 
-@check(check_config.UNIT, needs=[PROXY_UNIT, "configuration", "secrets", "database", "groups"])
+@check(units.HUB, needs=[units.PROXY, "configuration", "secrets", "database", "groups"])
 def hub_unit():
     """The hub itself."""
-    return unit_findings(check_config.UNIT)
+    return unit_findings(units.HUB)
 
 
 # -- Answers -----------------------------------------------------------------------------------------------------------------------
@@ -160,35 +158,35 @@ def get(connection, path, **headers):
         connection.close()
 
 
-@check("spawner-socket", needs=[SPAWNER])
+@check("spawner-socket", needs=[units.SPAWNER])
 def spawner_socket():
     """Ask for a process that there is none of: the gate must say so."""
     nobody = int(Path("/proc/sys/kernel/pid_max").read_text())
     try:
         asyncio.run(gate.ask("poll", pid=nobody, started="", timeout=TIMEOUT))
     except gate.GateError as error:
-        raise Failed(str(error), "no server starts or stops", f"journalctl -t jupyterhub-spawner -n 20; systemctl restart {SPAWNER}") from None
+        raise Failed(str(error), "no server starts or stops", f"journalctl -t jupyterhub-spawner -n 20; systemctl restart {units.SPAWNER}") from None
 
 
-@check("proxy-api", needs=[PROXY_UNIT, "secrets"])
+@check("proxy-api", needs=[units.PROXY, "secrets"])
 def proxy_api():
     """The hub tells the proxy its routes through a socket, with the token of proxy.env."""
     mend = "systemctl restart jupyterhub-proxy"
     token = check_config.hub_environment().get("CONFIGPROXY_AUTH_TOKEN", "")
     if not token:
         raise Failed(
-            "/etc/jupyterhub/proxy.env has no CONFIGPROXY_AUTH_TOKEN", "hub and proxy do not start again", f"rm /etc/jupyterhub/proxy.env; {mend}"
+            f"{PROXY_ENV} has no CONFIGPROXY_AUTH_TOKEN", "hub and proxy do not start again", f"rm {PROXY_ENV}; {mend}"
         )
     try:
-        status, _ = get(_UnixConnection(defaults.PROXY_API), "/api/routes", Authorization=f"token {token}")
+        status, _ = get(_UnixConnection(PROXY_API), "/api/routes", Authorization=f"token {token}")
     except (OSError, http.client.HTTPException) as error:
-        raise Failed(f"the proxy does not answer at {defaults.PROXY_API}: {error}", "no server can be reached", mend) from None
+        raise Failed(f"the proxy does not answer at {PROXY_API}: {error}", "no server can be reached", mend) from None
     if status == 403:
-        raise Failed("the running proxy does not take the token of /etc/jupyterhub/proxy.env", "hub and proxy will not understand each other", mend)
+        raise Failed(f"the running proxy does not take the token of {PROXY_ENV}", "hub and proxy will not understand each other", mend)
     yield f"status {status}"
 
 
-@check("hub", needs=[check_config.UNIT])
+@check("hub", needs=[units.HUB])
 def hub():
     """Does the hub itself answer, at its own port?"""
     base = urllib.parse.urlsplit(setting("bind_url")).path.rstrip("/")

@@ -6,12 +6,14 @@ import re
 import time
 from pathlib import Path
 
-from ..common import DEFAULTS, default_setting
-from .check import Failed, Warned, check, once, one_line, output
+from ... import paths
+from ...paths import DEFAULTS, LIBEXEC
+from ..command import one_line, output
+from ..common import default_setting
+from .check import Failed, Warned, check, once
 
-VENV = Path("/opt/venvs/jupyterhub")
+VENV, TREES = Path(paths.VENV), Path(paths.TREES)
 SBOM = Path("/usr/share/jupyterhub/sbom.cdx.json")  # written when the package was built
-TREES = Path("/opt/venvs/jupyterhub-servers")
 REINSTALL = "apt-get install --reinstall jupyterhub (or the .deb it came from)"
 
 
@@ -44,7 +46,7 @@ def server_files():
             f"{current} ({name}) is not the tree of the installed version",
             "hub and notebook servers do not start, or start with another version",
             # One that is there is that of an upgrade's old version: see debian/jupyterhub.postinst.
-            "apt-get -f install" if current.exists() else "/usr/libexec/jupyterhub/server-tree add",
+            "apt-get -f install" if current.exists() else f"{LIBEXEC}/server-tree add",
         )
     code, said = output(str(current / "bin/python"), "-IS", "-c", "")
     if code != 0:

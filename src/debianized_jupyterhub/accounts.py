@@ -1,0 +1,33 @@
+"""Accounts and groups: the package's own (debian/jupyterhub.sysusers), and what the system knows of others. NSS may take its time."""
+
+import grp
+import pwd
+
+HUB = "jupyterhub"
+PROXY = "jupyterhub-proxy"
+HUB_GROUPS = ("shadow", PROXY)  # SupplementaryGroups= of the hub's unit
+
+
+def exists(name: str) -> bool:
+    """Return whether the system knows the account `name`; blocks for as long as NSS does."""
+    try:
+        pwd.getpwnam(name)
+    except (KeyError, ValueError):  # ValueError: a NUL byte
+        return False
+    return True
+
+
+def user_name(uid: int) -> str:
+    """Return an account's name; its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def group_name(gid: int) -> str:
+    """Return a group's name; its number where it has none."""
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)

@@ -1,0 +1,30 @@
+"""Other programs that jupyterhub-ctl runs, and what they say."""
+
+import subprocess
+
+
+def output(*command, timeout=20, **options):
+    """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
+    options = {"stdin": subprocess.DEVNULL, "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, **options}
+    try:
+        done = subprocess.run(
+            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options
+        )
+    except subprocess.TimeoutExpired:
+        return 124, f"no answer after {timeout} s"
+    except OSError as error:
+        return 127, f"{command[0]}: {error.strerror}"
+    return done.returncode, done.stdout.strip()
+
+
+def stdout_of(*command):
+    """Return what a command prints to stdout (str, without blank ends) in the caller's environment, "" if it is not there."""
+    try:
+        return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        return ""
+
+
+def one_line(text):
+    """Return the lines of `text`, such as a command's output, on one line."""
+    return " / ".join(line.strip() for line in str(text).splitlines() if line.strip())

@@ -1,0 +1,6 @@
+"""The package's units of systemd that must run: systemd/."""
+
+HUB = "jupyterhub.service"
+PROXY = "jupyterhub-proxy.service"
+SPAWNER = "jupyterhub-spawner.socket"
+ALL = (HUB, PROXY, SPAWNER)
