@@ -17,7 +17,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 
 from . import services
-from .handlers import MessageSocket, announcement, attentive
+from .handlers import MessageSocket, announcement, closed_while_offline
 from .paths import CTL_FILE
 
 
@@ -45,11 +45,11 @@ class Hub(JupyterHub):
     def _open_to_root(self):
         """Write down for jupyterhub-ctl, which reads it as root, where this hub listens and the token for it; it changes with each start."""
         token = self._service_map[services.CTL].orm.new_api_token(note="made at the hub's start")
-        door = {"url": self.hub.api_url, "token": token, "package": version("debianized-jupyterhub")}
+        access = {"url": self.hub.api_url, "token": token, "package": version("debianized-jupyterhub")}
         new = Path(CTL_FILE).with_suffix(".new")
         new.unlink(missing_ok=True)
         with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
-            json.dump(door, stream)
+            json.dump(access, stream)
         new.rename(CTL_FILE)
 
     async def start(self):
@@ -64,7 +64,7 @@ class Hub(JupyterHub):
 
     def init_handlers(self):
         super().init_handlers()
-        self.handlers = [(pattern, attentive(handler), *rest) for pattern, handler, *rest in self.handlers]
+        self.handlers = [(pattern, closed_while_offline(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

@@ -14,7 +14,7 @@ from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 
 from . import accounts
-from .gate import ACCOUNTS, GateError, ask, knock
+from .gate import ACCOUNTS, GateError, ask, ask_helper
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
 from .paths import LIBEXEC
 
@@ -51,7 +51,7 @@ class SudoersPolicy(Authenticator):
             self._refuse(username, "allowed_users and the like in the hub's configuration do not admit the account")
         if self.create_accounts and not await asyncio.to_thread(accounts.exists, username):
             try:
-                await knock(ACCOUNTS, {"user": username}, timeout=30)
+                await ask_helper(ACCOUNTS, {"user": username}, timeout=30)
             except GateError as error:
                 self._refuse(username, f"there is no such account, and none was made: {error}")
         try:

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from .paths import LIBEXEC
 
 
-class Door(NamedTuple):
-    """A socket of systemd's, the program behind it, and what that calls."""
+class Helper(NamedTuple):
+    """A program outside the hub's sandbox, reached through a socket of systemd's, and what it calls."""
 
     name: str
     program: str
@@ -27,8 +27,8 @@ class Door(NamedTuple):
         return f"/run/{self.unit}.sock"
 
 
-SPAWNER = Door("spawner", f"{LIBEXEC}/spawner-gate", "sudo")
-ACCOUNTS = Door("accounts", f"{LIBEXEC}/account-helper", "useradd")
+SPAWNER = Helper("spawner", f"{LIBEXEC}/spawner-gate", "sudo")
+ACCOUNTS = Helper("accounts", f"{LIBEXEC}/account-helper", "useradd")
 
 
 class GateError(Exception):
@@ -41,39 +41,39 @@ class GateError(Exception):
 
 
 async def ask(action: str, *, timeout: float = 10, **request) -> dict:
-    """Put one request to the spawner's gate and return its answer; see knock for errors."""
-    return await knock(SPAWNER, {"action": action, **request}, timeout)
+    """Put one request to the spawner's gate and return its answer; see ask_helper for errors."""
+    return await ask_helper(SPAWNER, {"action": action, **request}, timeout)
 
 
-async def knock(door: Door, request: dict, timeout: float = 10) -> dict:
-    """Put one request to the program behind a door and return its answer.
+async def ask_helper(helper: Helper, request: dict, timeout: float = 10) -> dict:
+    """Put one request to a helper and return its answer.
 
     `timeout` is in seconds. Raises GateError where it cannot be reached, does not
     answer in time, or refuses.
     """
-    log = f"see `journalctl -u '{door.unit}@*'`"
+    log = f"see `journalctl -u '{helper.unit}@*'`"
     try:
-        line = await asyncio.wait_for(_exchange(door, request), timeout)
+        line = await asyncio.wait_for(_exchange(helper, request), timeout)
     except TimeoutError:
-        raise GateError(f"{door.calls} did not answer within {timeout:g} s: {log}") from None
+        raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
     except OSError as error:
         raise GateError(
-            f"{door.socket} does not answer ({error.strerror}):"
-            f" `systemctl start {door.unit}.socket` on the server mends it"
+            f"{helper.socket} does not answer ({error.strerror}):"
+            f" `systemctl start {helper.unit}.socket` on the server mends it"
         ) from None
     if not line:
-        raise GateError(f"The {door.name} service failed: {log}")
+        raise GateError(f"The {helper.name} service failed: {log}")
     answer = json.loads(line)
     if not answer["ok"]:
         raise GateError(answer["error"])
     return answer
 
 
-async def _exchange(door: Door, request: dict) -> bytes:
+async def _exchange(helper: Helper, request: dict) -> bytes:
     """Send one line, return one line; an empty one if the gate ended without an answer."""
     message = json.dumps(request).encode() + b"\n"
     if os.path.isdir("/run/systemd/system"):
-        reader, writer = await asyncio.open_unix_connection(door.socket)
+        reader, writer = await asyncio.open_unix_connection(helper.socket)
         try:
             writer.write(message)
             return await reader.readline()
@@ -83,7 +83,7 @@ async def _exchange(door: Door, request: dict) -> bytes:
             writer.close()
     # In a container without systemd the hub has no sandbox that sudo would inherit.
     process = await asyncio.create_subprocess_exec(
-        door.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
     )
     process.stdin.write(message)
     line = await process.stdout.readline()

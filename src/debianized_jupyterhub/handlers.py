@@ -19,7 +19,7 @@ def announcement(site, user=None) -> str:
 
 
 @functools.cache
-def attentive(handler: type) -> type:
+def closed_while_offline(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one that lets nobody in while the hub is offline.
 
     Administrators can do everything as before. Whoever has a running server can log in, for that is the way to it.
@@ -30,7 +30,7 @@ def attentive(handler: type) -> type:
     def refuse():
         raise web.HTTPError(503, "%s", OFFLINE.read(), reason="Offline")
 
-    class Attentive(handler):
+    class ClosedWhileOffline(handler):
         async def prepare(self):
             await super().prepare()
             # The form stays, for those who may log in; the announcement on it says what is going on.
@@ -50,8 +50,8 @@ def attentive(handler: type) -> type:
             return await super().spawn_single_user(user, *args, **options)
 
     # Logs and metrics call it by its name.
-    Attentive.__name__, Attentive.__module__ = handler.__name__, handler.__module__
-    return Attentive
+    ClosedWhileOffline.__name__, ClosedWhileOffline.__module__ = handler.__name__, handler.__module__
+    return ClosedWhileOffline
 
 
 class MessageSocket(websocket.WebSocketHandler):

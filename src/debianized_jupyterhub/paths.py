@@ -14,7 +14,7 @@ BACKUPS = "/var/backups/jupyterhub"
 
 CTL_FILE = "/run/jupyterhub/ctl.json"  # written by app.py for jupyterhub-ctl
 PROXY_API = "/run/jupyterhub-proxy/api.sock"
-PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"
+PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"  # written by src/libexec/note-proxy-files
 
 VENV = "/opt/venvs/jupyterhub"
 TREES = "/opt/venvs/jupyterhub-servers"  # docs/architecture.md, "One tree per version"

@@ -10,7 +10,7 @@ from harness import wait_for
 from hubclient import BASE, HubError, Prober, page_text
 
 CTL = "jupyterhub-ctl"
-DOOR = "/run/jupyterhub/ctl.json"
+CTL_FILE = "/run/jupyterhub/ctl.json"
 MIB = 1 << 20
 
 
@@ -69,10 +69,10 @@ def sessions(machine):
 
 
 def test_token_is_roots_and_new_with_each_start(machine, hub, root):
-    assert machine.sh(f"stat -c '%a %U' {DOOR}") == "600 jupyterhub"
-    old = json.loads(machine.sh(f"cat {DOOR}"))
+    assert machine.sh(f"stat -c '%a %U' {CTL_FILE}") == "600 jupyterhub"
+    old = json.loads(machine.sh(f"cat {CTL_FILE}"))
     restart(machine, hub)
-    new = json.loads(machine.sh(f"cat {DOOR}"))
+    new = json.loads(machine.sh(f"cat {CTL_FILE}"))
 
     def ask(token, path="/users"):
         return requests.get(new["url"] + path, headers={"Authorization": f"token {token}"}, timeout=10).status_code
@@ -80,15 +80,15 @@ def test_token_is_roots_and_new_with_each_start(machine, hub, root):
     assert (ask(old["token"]), ask(new["token"])) == (403, 200)
     assert ask("0123456789abcdef0123456789abcdef") == 200  # the site's own service
     machine.run("systemctl", "stop", "jupyterhub")
-    assert machine.run("test", "-e", DOOR, check=False).returncode == 1
+    assert machine.run("test", "-e", CTL_FILE, check=False).returncode == 1
     machine.run("systemctl", "start", "jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 
 
 @pytest.mark.parametrize("method, path", [("POST", "/users/alice/server"), ("POST", "/users/alice/tokens"), ("DELETE", "/users/alice"), ("POST", "/shutdown")])
 def test_token_is_no_administrators(machine, alice, method, path):
-    door = json.loads(machine.sh(f"cat {DOOR}"))
-    answer = requests.request(method, door["url"] + path, headers={"Authorization": f"token {door['token']}"}, timeout=10)
+    access = json.loads(machine.sh(f"cat {CTL_FILE}"))
+    answer = requests.request(method, access["url"] + path, headers={"Authorization": f"token {access['token']}"}, timeout=10)
     assert answer.status_code in (403, 404), answer.text
 
 

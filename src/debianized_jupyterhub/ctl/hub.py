@@ -26,9 +26,9 @@ class Hub:
 
     def __init__(self):
         require_root()
-        file = _ctl_file()
-        self.package = file["package"]
-        self._url, self._token = urllib.parse.urlsplit(file["url"]), file["token"]
+        access = _access()
+        self.package = access["package"]
+        self._url, self._token = urllib.parse.urlsplit(access["url"]), access["token"]
 
     def request(self, method, path, **query):
         """Return (status as int, answer as parsed JSON or None); raise HubDown, or HubRefused for a status of 400 and above."""
@@ -76,7 +76,7 @@ class Hub:
             return None
 
 
-def _ctl_file():
+def _access():
     """Return what the running hub has written down for us (dict); raise HubDown."""
     down = "the hub does not run: `systemctl start jupyterhub`, and `systemctl status jupyterhub` says why it does not"
     try:
