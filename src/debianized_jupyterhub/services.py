@@ -33,7 +33,8 @@ def cull_after() -> int:
 
 def activity_interval() -> int:
     """Return after how many seconds the hub must know of activity, at the latest: JupyterHub's 300, less where culling is sooner than that allows."""
-    return max(1, min(300, cull_after() // 4 or 300))
+    idle = cull_after()
+    return max(1, min(300, idle // 4)) if idle else 300
 
 
 def metrics_token() -> str | None:

@@ -207,3 +207,45 @@ def test_npm_lock(folder):
 
 def test_npm_locks_are_there():
     assert [folder.name for folder in NODE_DIRS] == ["node18", "node20", "node22"]
+
+
+@pytest.fixture
+def selector():
+    """debian/select-requirements as a module."""
+    return runpy.run_path(str(ROOT / "debian/select-requirements"), run_name="select_requirements")
+
+
+LOCK = """\
+app==1.0 \\
+    --hash=sha256:aa
+    # via setup.py
+helper==2.0 ; python_version < '3.13' \\
+    --hash=sha256:bb
+    # via app
+ring-a==1 \\
+    --hash=sha256:cc
+    # via
+    #   helper
+    #   ring-b
+ring-b==1 \\
+    --hash=sha256:dd
+    # via ring-a
+other==3 \\
+    --hash=sha256:ee
+    # via elsewhere
+"""
+
+
+@pytest.mark.parametrize(
+    "names, needed",
+    [(["app"], {"app", "helper", "ring-a", "ring-b"}), (["ring-b"], {"ring-a", "ring-b"}), (["other"], {"other"}), ([], set())],
+)
+def test_selection_is_closed_under_what_packages_need(selector, names, needed):
+    """Also where packages need each other."""
+    assert selector["closure"](names, selector["read_lock"](LOCK)) == needed
+
+
+def test_markers_and_hashes_stay_on_the_lines(selector):
+    version, wanted_by, lines = selector["read_lock"](LOCK)["helper"]
+    assert (version, wanted_by) == ("2.0", {"app"})
+    assert lines == ["helper==2.0 ; python_version < '3.13' \\", "    --hash=sha256:bb"]
