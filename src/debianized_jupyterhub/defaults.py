@@ -30,14 +30,7 @@ def apply(c) -> None:
     if logo.exists():
         c.JupyterHub.logo_file = str(logo)
     c.JupyterHub.template_paths = [str(TEMPLATES)]
-    if announcement := _text("JUPYTERHUB_ANNOUNCEMENT"):
-        c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
-    if hint := _text("JUPYTERHUB_LOGIN_HINT"):
-        c.SudoersPolicy.login_hint = hint
-    if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
-        c.Authenticator.admin_users = users
-    if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):
-        c.PAMAuthenticator.admin_groups = groups
+    _apply_settings(c)
 
     # Servers belong to their users' sessions and the proxy to its own service:
     # neither ends with the hub.
@@ -63,6 +56,18 @@ def apply(c) -> None:
     c.LocalProcessSpawner.term_timeout = 15
     # The hub's own environment is nobody else's business.
     c.Spawner.env_keep = []
+
+
+def _apply_settings(c) -> None:
+    """Set in `c` (traitlets.config.Config) what /etc/default/jupyterhub says about pages and administrators."""
+    if announcement := _text("JUPYTERHUB_ANNOUNCEMENT"):
+        c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
+    if hint := _text("JUPYTERHUB_LOGIN_HINT"):
+        c.SudoersPolicy.login_hint = hint
+    if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
+        c.Authenticator.admin_users = users
+    if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):
+        c.PAMAuthenticator.admin_groups = groups
 
 
 def _text(setting: str) -> str:

@@ -153,27 +153,7 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
         )
         manifest.entries = entries(manifest.places, _pristine())
         database = Path(work) / "database"
-        if settings["db_url"].startswith("sqlite"):
-            manifest.database_path = settings["db_url"].removeprefix("sqlite:///")
-            if os.path.exists(manifest.database_path):
-                manifest.database = "sqlite"
-                manifest.database_mode = os.stat(manifest.database_path).st_mode & 0o777
-                try:
-                    copy_sqlite(manifest.database_path, database)
-                except DatabaseError:
-                    if not damaged_too:
-                        raise
-                    manifest.database = "damaged"
-                    shutil.copyfile(manifest.database_path, database)
-        elif settings["db_url"].startswith("postgresql"):
-            manifest.database = "postgresql"
-            with open(database, "xb") as stream:
-                dump_postgresql(settings["db_url"], stream)
-        else:
-            raise BadDatabase(f"a database {settings['db_url'].split(':')[0]} is not among those that can be saved: sqlite, postgresql")
-        if manifest.database != "none":
-            with open(database, "rb") as stream:
-                manifest.database_sha256 = digest(stream)
+        _save_database(settings["db_url"], manifest, database, damaged_too)
         archive = Path(work) / "archive"
         write(archive, manifest, database if manifest.database != "none" else None)
         os.rename(archive, target)
@@ -181,6 +161,34 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
     if not file:
         _forget_old(label)
     return target
+
+
+def _save_database(url: str, manifest: Manifest, copy: Path, damaged_too: bool) -> None:
+    """Copy the hub's database at `url` (SQLAlchemy's form), if there is one, to `copy`, and note in `manifest` what it is.
+
+    With `damaged_too`, a corrupt one is taken as it is. Raises DatabaseError, BadDatabase (of a kind that cannot be saved), OSError.
+    """
+    if url.startswith("sqlite"):
+        manifest.database_path = url.removeprefix("sqlite:///")
+        if not os.path.exists(manifest.database_path):
+            return
+        manifest.database = "sqlite"
+        manifest.database_mode = os.stat(manifest.database_path).st_mode & 0o777
+        try:
+            copy_sqlite(manifest.database_path, copy)
+        except DatabaseError:
+            if not damaged_too:
+                raise
+            manifest.database = "damaged"
+            shutil.copyfile(manifest.database_path, copy)
+    elif url.startswith("postgresql"):
+        manifest.database = "postgresql"
+        with open(copy, "xb") as stream:
+            dump_postgresql(url, stream)
+    else:
+        raise BadDatabase(f"a database {url.split(':')[0]} is not among those that can be saved: sqlite, postgresql")
+    with open(copy, "rb") as stream:
+        manifest.database_sha256 = digest(stream)
 
 
 def _forget_old(label: str) -> None:

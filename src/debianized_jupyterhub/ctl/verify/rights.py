@@ -131,9 +131,8 @@ def _candidates():
     yield from dict.fromkeys([name for name in members if name in people] + people)
 
 
-@check("sudoers", needs=["accounts", "package-files"])
-def sudoers():
-    """Is the policy well formed, and what does sudo make of it?"""
+def _require_rule():
+    """Raise Failed unless sudoers can be read and its rule for the hub is in force."""
     code, said = output("visudo", "-c")
     if code != 0:
         wrong = [line for line in said.splitlines() if not line.endswith("parsed OK")]
@@ -159,6 +158,10 @@ def sudoers():
             "servers get no session and end with the hub",
             f"put the Defaults!JUPYTER_CMD line back into {SUDOERS}",
         )
+
+
+def _require_no_more():
+    """Raise Failed where sudo lets the hub do more than start notebook servers of users."""
     if _sudo("-l", "/bin/sh")[0] == 0:
         raise Failed(
             f"sudo lets {ACCOUNT} run other commands as root",
@@ -169,6 +172,13 @@ def sudoers():
         raise Failed(
             "JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL"
         )
+
+
+@check("sudoers", needs=["accounts", "package-files"])
+def sudoers():
+    """Is the policy well formed, and what does sudo make of it?"""
+    _require_rule()
+    _require_no_more()
     for name in list(_candidates())[:20]:
         if _sudo("-l", "-u", name, "--", MEDIATOR)[0] == 0:
             yield f"admits {name}"
