@@ -136,10 +136,7 @@ def version():
         raise SystemExit(f"setup.py: the version comes from debian/changelog: {error}") from None
     found = re.match(r"jupyterhub \((\d[\d.]*(?:\+[a-z0-9.]+)?)\) ", first)
     if not found:
-        raise SystemExit(
-            f"setup.py: {changelog}: line 1 must read like 'jupyterhub (6.1.1.1) trixie; ...',"
-            f" not {first.strip()!r}"
-        )
+        raise SystemExit(f"setup.py: {changelog}: line 1 must read like 'jupyterhub (6.1.1.1) trixie; ...', not {first.strip()!r}")
     return found[1]
 
 

@@ -33,9 +33,7 @@ class SudoersPolicy(Authenticator):
 
     login_hint = Unicode(config=True, help="Text of the login page: which credentials are meant.")
 
-    create_accounts = Bool(
-        config=True, help="Have a local account made for who logs in without one: docs/authenticators.md."
-    )
+    create_accounts = Bool(config=True, help="Have a local account made for who logs in without one: docs/authenticators.md.")
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -68,8 +66,7 @@ class SudoersPolicy(Authenticator):
         self.log.warning("%s may not log in: %s", username, reason)
         raise web.HTTPError(
             403,
-            f"The account {username} may not use notebooks on this server."
-            " Ask your administrator to admit it.",
+            f"The account {username} may not use notebooks on this server. Ask your administrator to admit it.",
         )
 
     async def _site_allows(self, username: str, authentication: dict | None) -> bool:
@@ -93,24 +90,16 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     itself: a directory may take its time, and the hub's pages must not wait for it.
     """
 
-    concurrent_logins = Integer(
-        32, config=True, help="How many logins are checked at a time; more wait for their turn."
-    )
-    login_timeout = Integer(
-        60, config=True, help="Seconds until a login that PAM does not answer is given up."
-    )
-    change_password_help = Unicode(
-        config=True, help="What the login page says to somebody whose password must be changed."
-    )
+    concurrent_logins = Integer(32, config=True, help="How many logins are checked at a time; more wait for their turn.")
+    login_timeout = Integer(60, config=True, help="Seconds until a login that PAM does not answer is given up.")
+    change_password_help = Unicode(config=True, help="What the login page says to somebody whose password must be changed.")
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
         self._turns = asyncio.Semaphore(self.concurrent_logins)
         # One core stays free for the pages of those who are in.
         self._starts = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
-        self.change_password_help = self.change_password_help or (
-            f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
-        )
+        self.change_password_help = self.change_password_help or (f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here.")
 
     def get_handlers(self, app) -> list:
         return [("/login", AnyBytesLoginHandler)]
@@ -177,17 +166,13 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
                 async with asyncio.timeout(self.login_timeout):
                     async with self._starts:
                         # Without the hub's environment: its tokens are no business of PAM's modules.
-                        process = await asyncio.create_subprocess_exec(
-                            LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath}
-                        )
+                        process = await asyncio.create_subprocess_exec(LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath})
                         await process.stdout.readline()  # it is ready: the next one may start
                     line, _ = await process.communicate(json.dumps(request).encode() + b"\n")
                 return json.loads(line)
             except TimeoutError:
                 self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
-                raise web.HTTPError(
-                    503, "Your password cannot be checked now: no answer. Try again later."
-                ) from None
+                raise web.HTTPError(503, "Your password cannot be checked now: no answer. Try again later.") from None
             except ValueError:
                 self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
                 raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None

@@ -57,10 +57,7 @@ async def ask_helper(helper: Helper, request: dict, timeout: float = 10) -> dict
     except TimeoutError:
         raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
     except OSError as error:
-        raise GateError(
-            f"{helper.socket} does not answer ({error.strerror}):"
-            f" `systemctl start {helper.unit}.socket` on the server mends it"
-        ) from None
+        raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server mends it") from None
     if not line:
         raise GateError(f"The {helper.name} service failed: {log}")
     answer = json.loads(line)
@@ -82,9 +79,7 @@ async def _exchange(helper: Helper, request: dict) -> bytes:
         finally:
             writer.close()
     # In a container without systemd the hub has no sandbox that sudo would inherit.
-    process = await asyncio.create_subprocess_exec(
-        helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
-    )
+    process = await asyncio.create_subprocess_exec(helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     process.stdin.write(message)
     line = await process.stdout.readline()
     await process.wait()

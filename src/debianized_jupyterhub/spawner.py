@@ -59,7 +59,7 @@ class GateSpawner(SudoSpawner):
         return env
 
     def get_env(self) -> dict:
-        """Return the server's environment: Java's place and how often the server tells the hub of its activity (culling says that), unless the site sets them."""
+        """Return the server's environment: Java's place and how often it tells the hub of its activity (culling says that), unless the site sets them."""
         return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
 
     async def do(self, action: str, **request) -> dict:
@@ -76,9 +76,7 @@ class GateSpawner(SudoSpawner):
         async with turns:
             self.port = random_port()
             try:
-                answer = await self.do(
-                    "spawn", args=self.get_args(), env=self.get_env(), timeout=30
-                )
+                answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30)
                 self.pid, self.started = answer["pid"], answer["started"]
                 self._note()
                 await self._wait_for_port()
@@ -115,8 +113,7 @@ class GateSpawner(SudoSpawner):
             if time.monotonic() > next_look:
                 if not await self._signal(0):
                     raise GateError(
-                        "The notebook server ended while it started. Its messages are in the"
-                        f" journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
+                        f"The notebook server ended while it started. Its messages are in the journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
                     )
                 next_look = time.monotonic() + 1
         raise GateError(f"The notebook server does not listen after {self.start_timeout} s")

@@ -38,7 +38,9 @@ def main():
     names = [*figures.FIGURES, "install"]
     parser = argparse.ArgumentParser(prog="tests/run benchmark", description="Compare the package with a plain venv, in turn.")
     parser.add_argument("--short", action="store_true", help="one round")
-    parser.add_argument("--full", action="store_true", help=f"those that take minutes as well: {', '.join(f'{name} ({often} times)' for name, often in SLOW.items())}")
+    parser.add_argument(
+        "--full", action="store_true", help=f"those that take minutes as well: {', '.join(f'{name} ({often} times)' for name, often in SLOW.items())}"
+    )
     parser.add_argument("--rounds", type=int, default=9, help="how often each figure is measured (default: 9)")
     parser.add_argument("figures", nargs="*", metavar="figure", help=f"{', '.join(names)}; default: all but {', '.join(SLOW)}")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ PACKAGES = ("slapd", "ldap-utils", "openssl")
 BASE = "dc=example,dc=org"
 HOST = "ldap.example.org"
 PASSWORD = "Ldap-Sesame-47!"
-STRANGE_PASSWORDS = ["it's \"quoted\" `$HOME`", "  spaces, also around  ", "Größe-Ωmega-密码", "x1Y-" * 32]
+STRANGE_PASSWORDS = ['it\'s "quoted" `$HOME`', "  spaces, also around  ", "Größe-Ωmega-密码", "x1Y-" * 32]
 CROWD = [f"crowd{number:02}" for number in range(1, 21)]  # who log in all at once
 
 # RFC 2307bis, the schema in which groups can be members of groups, as far as it is needed here. Debian's slapd has only its elder.
@@ -102,9 +102,7 @@ def _ldif():
         )
     for name, (gid, members) in GROUPS.items():
         kind = "groupOfNames" if members else "organizationalRole"  # the former must have a member
-        listed = "".join(
-            f"member: cn={member},ou=groups,{BASE}\n" if member in GROUPS else f"member: uid={member},ou=people,{BASE}\n" for member in members
-        )
+        listed = "".join(f"member: cn={member},ou=groups,{BASE}\n" if member in GROUPS else f"member: uid={member},ou=people,{BASE}\n" for member in members)
         entries.append(f"dn: cn={name},ou=groups,{BASE}\nobjectClass: {kind}\nobjectClass: posixGroup\ncn: {name}\ngidNumber: {gid}\n{listed}")
     return "\n\n".join(entry.rstrip("\n") for entry in entries) + "\n"
 
@@ -117,7 +115,8 @@ class Directory:
         machine.sh(f"echo '127.0.0.1 {HOST}' >>/etc/hosts")
         machine.sh(f"""
             cd /etc/ldap
-            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj '/CN=Example CA' -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt
+            openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 -subj '/CN=Example CA' \\
+                -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt
             openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj '/CN={HOST}' -addext 'subjectAltName=DNS:{HOST}' \\
                 -keyout server.key -out server.csr
             openssl x509 -req -in server.csr -CA ca.crt -CAkey ca.key -days 30 -copy_extensions copy -out server.crt 2>/dev/null

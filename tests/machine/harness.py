@@ -519,7 +519,12 @@ def base_root(suite, deb, say):
         download = f'env -u APT_CONFIG chroot "$1" apt-get {options} install /root/package.deb'
         hooks = [f'cp "{deb}" "$1/root/package.deb"', 'chroot "$1" apt-get clean', download, 'rm "$1/root/package.deb"'] if deb else []
         # Ready to answer: no question at first boot, a journal that survives a power cut.
-        hooks += ['mkdir -p "$1/var/log/journal"', 'echo localhost >"$1/etc/hostname"', 'echo 127.0.0.1 localhost >"$1/etc/hosts"', 'rm -f "$1/etc/resolv.conf"']
+        hooks += [
+            'mkdir -p "$1/var/log/journal"',
+            'echo localhost >"$1/etc/hostname"',
+            'echo 127.0.0.1 localhost >"$1/etc/hosts"',
+            'rm -f "$1/etc/resolv.conf"',
+        ]
         components = ["--components=main,universe", "--include=apt"] if distribution == "ubuntu" else []
         include = f"--include={SERVER.replace(' ', ',')}"
         mmdebstrap(root, codename, include, "--skip=cleanup/apt", *components, *(f"--customize-hook={hook}" for hook in hooks))

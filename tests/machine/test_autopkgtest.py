@@ -17,7 +17,9 @@ def test_autopkgtest_is_content(bare_machine, deb, tmp_path):
     bare_machine.sh(f"mkdir /root/source; tar -C /root/source -xf {source}")
     # null: the testbed is the machine that autopkgtest runs on. It knows neither isolation nor a way back; the machine is both.
     done = bare_machine.run(
-        *("autopkgtest", "--ignore-restrictions=isolation-container,breaks-testbed", bare_machine.push(deb), "/root/source", "--", "null"), check=False, timeout=900
+        *("autopkgtest", "--ignore-restrictions=isolation-container,breaks-testbed", bare_machine.push(deb), "/root/source", "--", "null"),
+        check=False,
+        timeout=900,
     )
     report = done.stdout + done.stderr
     assert done.returncode == 0, report

@@ -260,9 +260,10 @@ def test_moves_to_a_fresh_machine(machine, other, alice):
     ctl(other, "restore", "/root/moved.tar.gz")
     with other.network():
         assert "from the backup" in wait_for(lambda: home(alice), "alice's cookie is good on the other machine", timeout=20)
-    assert other.sh(f"stat -c '%U:%G %a' {DATABASE} {STATE}/cookie_secret {CONFIG_D}/10-mine.py").splitlines() == machine.sh(
-        f"stat -c '%U:%G %a' {DATABASE} {STATE}/cookie_secret {CONFIG_D}/10-mine.py"
-    ).splitlines()
+    assert (
+        other.sh(f"stat -c '%U:%G %a' {DATABASE} {STATE}/cookie_secret {CONFIG_D}/10-mine.py").splitlines()
+        == machine.sh(f"stat -c '%U:%G %a' {DATABASE} {STATE}/cookie_secret {CONFIG_D}/10-mine.py").splitlines()
+    )
 
 
 def home(alice):

@@ -8,6 +8,7 @@ from hubclient import Hub
 
 pytestmark = pytest.mark.slow
 
+
 @pytest.fixture(scope="module")
 def bundle(suite, build_sh, tmp_path_factory):
     """The folder `public` of a bundle; made before there is a machine, for that has no network."""

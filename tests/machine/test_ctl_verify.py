@@ -188,9 +188,7 @@ FAULTS = [
         f"touch -r /root/time {SBOM}",
     ),
     # Configuration
-    fault(
-        "syntax error", "configuration", [f"{CONFIG}:2", "SyntaxError", "correct that line"], config("c = get_config()\\nc = (\\n"), f"rm {CONFIG}"
-    ),
+    fault("syntax error", "configuration", [f"{CONFIG}:2", "SyntaxError", "correct that line"], config("c = get_config()\\nc = (\\n"), f"rm {CONFIG}"),
     fault(
         "value of the wrong kind",
         "configuration",
@@ -287,9 +285,7 @@ FAULTS = [
         "rm /etc/sudoers.d/site",
     ),
     fault("sudoers.d not read", "sudoers", ["not in force", "@includedir /etc/sudoers.d"], *edit("/etc/sudoers", "/^@includedir/d")),
-    fault(
-        "rule taken out", "sudoers", ["not in force", "jupyterhub ALL = (JUPYTER_USERS) NOPASSWD: JUPYTER_CMD"], *edit(SUDOERS, "/^jupyterhub ALL/d")
-    ),
+    fault("rule taken out", "sudoers", ["not in force", "jupyterhub ALL = (JUPYTER_USERS) NOPASSWD: JUPYTER_CMD"], *edit(SUDOERS, "/^jupyterhub ALL/d")),
     fault("rule that admits root", "sudoers", ["JUPYTER_USERS admits root", f"visudo {SUDOERS}"], *edit(SUDOERS, "s/= %users/= ALL/")),
     fault(
         "hub that may do everything",
@@ -299,9 +295,7 @@ FAULTS = [
         "rm /etc/sudoers.d/site",
     ),
     # Room, data
-    fault(
-        "disk full", "disk", ["/home is full", "df -h /home"], *home_of_its_own("size=4m", "dd if=/dev/zero of=/home/full bs=1M 2>/dev/null || true")
-    ),
+    fault("disk full", "disk", ["/home is full", "df -h /home"], *home_of_its_own("size=4m", "dd if=/dev/zero of=/home/full bs=1M 2>/dev/null || true")),
     fault(
         "no inodes",
         "disk",

@@ -14,7 +14,10 @@ from hubclient import BASE, Hub
 
 pytestmark = pytest.mark.slow
 
-ACCOUNTS = "/opt/venvs/jupyterhub/bin/python -c \"import sqlite3; print(sqlite3.connect('/var/opt/jupyterhub/jupyterhub.sqlite').execute('select id, name, created from users').fetchall())\""
+ACCOUNTS = (
+    "/opt/venvs/jupyterhub/bin/python -c \"import sqlite3; print(sqlite3.connect('/var/opt/jupyterhub/jupyterhub.sqlite')"
+    ".execute('select id, name, created from users').fetchall())\""
+)
 FETCH = """
 cat /etc/resolv.conf >"$1/etc/resolv.conf"
 sed -i 's/bookworm/trixie/g' "$1"/etc/apt/sources.list "$1"/etc/apt/sources.list.d/* 2>/dev/null || true
@@ -45,7 +48,9 @@ def upgraded(site, installed, repository):
     machine.boot()
     with machine.network():
         machine.add_user("alice")
-        machine.write("/etc/jupyterhub/jupyterhub_config.d/10-site.py", "c = get_config()\nc.JupyterHub.template_vars = {'announcement': 'the words of the site'}\n")
+        machine.write(
+            "/etc/jupyterhub/jupyterhub_config.d/10-site.py", "c = get_config()\nc.JupyterHub.template_vars = {'announcement': 'the words of the site'}\n"
+        )
         run_a_cell("open('kept.txt', 'w').write('kept')")
         machine.account = machine.sh(ACCOUNTS)
         machine.refusal = refused(machine, *repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb"))

@@ -77,7 +77,9 @@ def builder(site, suite, say):
 
     week = datetime.date.today().strftime("%G-%V")
     roots = harness.CACHE / "roots"
-    buildah_root = harness.cached(roots / f"buildah-{week}.{hashlib.sha256(BUILDAH.encode()).hexdigest()[:8]}", "making a root with Debian's Buildah", buildah, say)
+    buildah_root = harness.cached(
+        roots / f"buildah-{week}.{hashlib.sha256(BUILDAH.encode()).hexdigest()[:8]}", "making a root with Debian's Buildah", buildah, say
+    )
     base_root = harness.cached(roots / f"image-{suite[0].replace(':', '.')}-{week}", f"making the base image of {suite[0]}", base, say)
     directory = site.directory / "docker-files"
     for sub in ("upper", "containers"):
@@ -136,7 +138,9 @@ def test_dockerfile_build(package):
 def test_no_password_no_hub(builder, command):
     # Buildah may end before it has passed on the last words of a command: let that one not be the last.
     end = command.index("--") + 1
-    code, said = builder.run(*command[:end], "sh", "-c", '"$@"; code=$?; sleep 2; exit $code', "sh", *command[end:], "/usr/sbin/jupyterhub-launcher", check=False)
+    code, said = builder.run(
+        *command[:end], "sh", "-c", '"$@"; code=$?; sleep 2; exit $code', "sh", *command[end:], "/usr/sbin/jupyterhub-launcher", check=False
+    )
     assert code != 0
     assert "run-in-image: no password for dora: give -e JUPYTERHUB_PASSWORD" in said
 

@@ -150,7 +150,7 @@ def test_another_java_is_found_by_the_setting(machine, hub):
     """Moved to where nobody looks; no link leads there."""
     machine.sh("mv $(readlink -f /usr/lib/jvm/default-java) /opt/jre; rm /usr/lib/jvm/default-java /usr/bin/java")
     bob = hub.login("bob", "secret")
-    with pytest.raises(KernelError, match="JAVA_GATEWAY_EXITED|JAVA_HOME"):
+    with pytest.raises(KernelError, match=r"JAVA_GATEWAY_EXITED|JAVA_HOME"):
         java_of(bob)
     machine.sh("sed -i 's,^JUPYTERHUB_JAVA_HOME=.*,JUPYTERHUB_JAVA_HOME=/opt/jre,' /etc/default/jupyterhub; systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub is back", timeout=30)

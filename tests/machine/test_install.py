@@ -107,7 +107,17 @@ def test_purge_leaves_nothing(server):
     assert server.before - now == set()
     left = now - server.before - owned
     # What the dependencies' own scripts have made, dpkg's logs, and the users' homes.
-    made = ("/usr/lib/python3", "/usr/local/lib/python3", "/home/alice/", "/etc/alternatives/", "/etc/inputrc", "/etc/hosts", "/etc/networks", "/var/log/dpkg.log", "/var/log/alternatives.log")
+    made = (
+        "/usr/lib/python3",
+        "/usr/local/lib/python3",
+        "/home/alice/",
+        "/etc/alternatives/",
+        "/etc/inputrc",
+        "/etc/hosts",
+        "/etc/networks",
+        "/var/log/dpkg.log",
+        "/var/log/alternatives.log",
+    )
     left = {path for path in left if not path.startswith(made)}
     assert {path for path in left if not path.startswith(("/usr/", "/etc/ld.so", "/var/lib/")) or "jupyter" in path} == set()
 

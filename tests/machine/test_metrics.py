@@ -106,7 +106,9 @@ def test_old_token_ends_with_the_file(machine, hub, token):
     assert metrics(machine.sh("cat /root/last")).status_code == 403
 
 
-@pytest.mark.parametrize("make, said", [("echo short", "a token is one line of 32 characters or more"), ("install -m 600 /dev/null {file} && echo", "Permission denied")])
+@pytest.mark.parametrize(
+    "make, said", [("echo short", "a token is one line of 32 characters or more"), ("install -m 600 /dev/null {file} && echo", "Permission denied")]
+)
 def test_wrong_token_file_is_named(machine, hub, make, said):
     machine.sh(f"umask 022; {make.format(file=TOKEN_FILE)} >{TOKEN_FILE}; systemctl restart jupyterhub")
     wait_for(lambda: f"{TOKEN_FILE}: {said}" in machine.journal("-u", "jupyterhub", "-n", "30"), "the journal names the file", timeout=60)

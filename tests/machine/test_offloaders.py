@@ -110,9 +110,7 @@ def test_cookies_that_log_in_are_for_tls_alone(alice):
 
 def test_http_is_sent_to_https(server, authority):
     answer = ask(Hub(f"http://{offloader.HOST}"), "/hub/login?next=%2Fhub%2Fhome")
-    assert (answer.status_code, answer.headers["Location"]) in [
-        (status, f"{offloader.BASE}/hub/login?next=%2Fhub%2Fhome") for status in (301, 308)
-    ]
+    assert (answer.status_code, answer.headers["Location"]) in [(status, f"{offloader.BASE}/hub/login?next=%2Fhub%2Fhome") for status in (301, 308)]
 
 
 @pytest.mark.parametrize("path", ["/hub/login", "/hub/metrics", "/hub/static/css/style.min.css"])
@@ -128,7 +126,9 @@ def test_metrics_are_closed(tls, path):
     assert "JupyterHub" not in page, "the hub has seen the request"
 
 
-@pytest.mark.parametrize("path", ["/../../etc/passwd", "/hub/static/../../../../../../etc/passwd", "/user/alice/static/lab/..%2f..%2f..%2fpyvenv.cfg", "/hub/login%00", "/%00"])
+@pytest.mark.parametrize(
+    "path", ["/../../etc/passwd", "/hub/static/../../../../../../etc/passwd", "/user/alice/static/lab/..%2f..%2f..%2fpyvenv.cfg", "/hub/login%00", "/%00"]
+)
 def test_paths_lead_nowhere_else(machine, tls, path):
     status, page = ask_raw(tls, path)
     assert status in (302, 400, 404)
@@ -260,7 +260,7 @@ def nginx(machine, hub, authority):
 
 
 def test_wrong_host_name_is_refused(nginx):
-    with pytest.raises(requests.exceptions.SSLError, match="doesn't match|not valid for"):
+    with pytest.raises(requests.exceptions.SSLError, match=r"doesn't match|not valid for"):
         ask(Hub("https://127.0.0.1", nginx.verify), "/hub/login")
 
 

@@ -104,7 +104,7 @@ def test_spawner_killed_in_the_middle(machine, hub, alice):
     alice.stop()
     killer = "for try in $(seq 1000); do if pkill -9 -f libexec/jupyterhub/[s]pawner-gate; then exit 0; fi; sleep 0.01; done"
     machine.sh(f"systemd-run --quiet --unit=killer sh -c '{killer}'")
-    with pytest.raises(HubError, match="spawner service failed: see .journalctl"):
+    with pytest.raises(HubError, match=r"spawner service failed: see .journalctl"):
         alice.spawn()
     time.sleep(1)
     assert machine.sh(f"{SERVER} || true") == ""

@@ -89,7 +89,11 @@ def test_every_file_belongs_to_a_component(package, places):
             claimed |= {os.path.normpath(f"{os.path.dirname(folder)}/{row[0]}") for row in csv.reader(text.decode().splitlines())}
     folders = tuple(f"{os.path.dirname(place)}/" for place in places if place.startswith(f"{VENV}/lib/node_modules/"))
     # What `python -m venv` makes is Debian's; npm keeps a list of its own.
-    venv = {f"{VENV}/pyvenv.cfg", f"{VENV}/lib/node_modules/.package-lock.json", *(f"{VENV}/bin/{name}" for name in ("activate", "activate.csh", "activate.fish", "Activate.ps1"))}
+    venv = {
+        f"{VENV}/pyvenv.cfg",
+        f"{VENV}/lib/node_modules/.package-lock.json",
+        *(f"{VENV}/bin/{name}" for name in ("activate", "activate.csh", "activate.fish", "Activate.ps1")),
+    }
     unclaimed = [
         path
         for path, entry in package.entries.items()

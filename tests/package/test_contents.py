@@ -137,6 +137,7 @@ def test_mode(package, path, mode):
 
 def test_links_lead_somewhere(package):
     """Relative and absolute links below our folders; only Python itself is another package's."""
+
     def target(path, entry):
         return os.path.normpath(os.path.join(os.path.dirname(path), entry.target))
 

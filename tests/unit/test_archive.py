@@ -8,6 +8,7 @@ import os
 import tarfile
 
 import pytest
+
 from debianized_jupyterhub import archive
 
 

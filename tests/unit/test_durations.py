@@ -1,6 +1,7 @@
 """Lengths of time in /etc/default/jupyterhub, and what follows from them."""
 
 import pytest
+
 from debianized_jupyterhub import services
 
 

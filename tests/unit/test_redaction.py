@@ -1,6 +1,7 @@
 """jupyterhub-ctl report: what is masked, and what somebody who helps can still read."""
 
 import pytest
+
 from debianized_jupyterhub.ctl.report import MASK, redact
 
 SECRET = "Kupfer-Dachs-91"

@@ -27,7 +27,8 @@ def is_python(name):
     if name.endswith(".py"):
         return True
     with open(TOP / name, "rb") as file:
-        return b"python" in file.readline(80) and not name.endswith((".txt", ".md"))
+        first = file.readline(80)
+    return first.startswith(b"#!") and b"python" in first
 
 
 SHELL = [name for name in git_files() if is_shell(name)]
@@ -50,11 +51,32 @@ def test_shell_files_are_found():
     assert {"build.sh", "tests/run", ".ci/run"} <= set(SHELL)
 
 
+def test_shell_has_one_format():
+    """Its settings are in .editorconfig."""
+    check("shfmt", "-d", *SHELL, *[name for name in git_files() if name.startswith("tools/build/")])
+
+
+RUFF = (sys.executable, "-m", "ruff")  # its settings are in pyproject.toml, as codespell's are
+
+
+def test_all_python_is_known_to_ruff():
+    """Programs without .py in their names have to be listed in pyproject.toml."""
+    known = subprocess.run([*RUFF, "check", "--show-files"], cwd=TOP, capture_output=True, text=True, check=True).stdout.splitlines()
+    python = {str(TOP / name) for name in git_files() if is_python(name)}
+    assert {str(TOP / name) for name in ("setup.py", "src/libexec/spawner-gate", "tests/machine/harness.py")} <= python
+    assert python - set(known) == set()
+
+
 def test_python_is_clean():
-    """For Python 3.11, the oldest that runs any of it (the tests, on Debian 12)."""
-    names = [name for name in git_files() if is_python(name)]
-    assert {"setup.py", "src/libexec/spawner-gate", "tests/machine/harness.py"} <= set(names)
-    check(sys.executable, "-m", "ruff", "check", "--no-cache", "--output-format=concise", "--target-version=py311", *names)
+    check(*RUFF, "check", "--no-cache", "--output-format=concise")
+
+
+def test_python_has_one_format():
+    check(*RUFF, "format", "--no-cache", "--diff")
+
+
+def test_words_are_spelled_right():
+    check(sys.executable, "-m", "codespell_lib")
 
 
 def test_table_of_suites():
@@ -79,10 +101,5 @@ def test_a_newer_suite_sorts_higher(older, newer):
 def test_no_archive_is_named():
     """Registries and mirrors are the site's business: no host name of one stands in the sources."""
     hosts = ["deb" + ".debian.org", "pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "archive" + ".ubuntu.com"]
-    found = [
-        f"{name}: {host}"
-        for name in git_files()
-        for host in hosts
-        if host in (TOP / name).read_text(errors="replace")
-    ]
+    found = [f"{name}: {host}" for name in git_files() for host in hosts if host in (TOP / name).read_text(errors="replace")]
     assert not found

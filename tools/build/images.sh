@@ -77,7 +77,10 @@ drop_containers() {
 }
 
 build_in_image() {
-    [ "$engine" != podman ] || before=$({ echo none; working_containers; } | sort)
+    [ "$engine" != podman ] || before=$({
+        echo none
+        working_containers
+    } | sort)
     local options=(-f "$work/source/Dockerfile.build" --secret "id=host,src=$work/host.tar" --build-arg "BASE=$image"
         --build-arg "SUITE=$suite" --build-arg "EXTRAS=${extras:-default}" --build-arg "REFRESH=$week")
     # The tag keeps the build dependencies for the next build; everything else that has our label is dropped below.

@@ -21,6 +21,4 @@ class SudoersLDAPAuthenticator(SudoersPolicy, LDAPAuthenticator):
             return await asyncio.to_thread(asyncio.run, super().authenticate(handler, data))
         except LDAPException as error:
             self.log.error("The directory %s cannot be asked: %s", self.server_address, error)
-            raise web.HTTPError(
-                503, "Your password cannot be checked now: the directory is out of reach. Try again later."
-            ) from None
+            raise web.HTTPError(503, "Your password cannot be checked now: the directory is out of reach. Try again later.") from None

@@ -7,9 +7,7 @@ def output(*command, timeout=20, **options):
     """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
     options = {"stdin": subprocess.DEVNULL, "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, **options}
     try:
-        done = subprocess.run(
-            command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options
-        )
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options)
     except subprocess.TimeoutExpired:
         return 124, f"no answer after {timeout} s"
     except OSError as error:

@@ -36,9 +36,7 @@ JOURNAL = " + ".join(
 ).split()
 
 # What looks like a secret by its name: the value goes, up to the end of the line or of the string.
-_NAME = (
-    r"(?!(?-i:NOPASSWD:))[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key|private_?key|client_?secret|credential|crypt_?key|auth_?key)[\w.-]*"
-)
+_NAME = r"(?!(?-i:NOPASSWD:))[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key|private_?key|client_?secret|credential|crypt_?key|auth_?key)[\w.-]*"
 _ASSIGNED = re.compile(rf"""(?ix) ( \b{_NAME} ["'\]]* \s* [:=]+ \s* (?:[bru]*["'])? ) (?!\s|["']|None\b|True\b|False\b|//) [^\s"',;&}})\]]+ """)
 _QUOTED = re.compile(rf"""(?ixs) ( \b{_NAME} ["'\]]* \s* [:=]+ \s* [\[({{]* \s* [bru]* (\"\"\"|'''|"|') ) .*? \2 """)
 # And by its form: passwords in URLs, headers, tokens of 32 characters and more.

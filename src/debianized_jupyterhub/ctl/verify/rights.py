@@ -169,9 +169,7 @@ def _require_no_more():
             f"sudo -l -U {ACCOUNT} lists them; take the rule away with visudo",
         )
     if _sudo("-l", "-u", "root", "--", MEDIATOR)[0] == 0:
-        raise Failed(
-            "JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL"
-        )
+        raise Failed("JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL")
 
 
 @check("sudoers", needs=["accounts", "package-files"])
@@ -257,9 +255,7 @@ def logins():
     """pam_nologin is the machine's own switch."""
     for path in ("/etc/nologin", "/run/nologin"):
         if os.path.exists(path):
-            raise Failed(
-                f"{path} is there: PAM refuses all logins but root's", "nobody can log in", f"rm {path}, when the maintenance it announces is over"
-            )
+            raise Failed(f"{path} is there: PAM refuses all logins but root's", "nobody can log in", f"rm {path}, when the maintenance it announces is over")
 
 
 @check("pam", needs=["pam-files", "groups", "accounts"])
@@ -284,6 +280,4 @@ def logind():
             raise Failed(f"{unit} is {state}", "no session can be opened, so no server starts", mend)
     code, said = output("loginctl", "list-sessions", "--no-legend", timeout=5)
     if code != 0:
-        raise Failed(
-            f"systemd-logind does not answer: {one_line(said)}", "no session can be opened, so no server starts", "systemctl restart systemd-logind"
-        )
+        raise Failed(f"systemd-logind does not answer: {one_line(said)}", "no session can be opened, so no server starts", "systemctl restart systemd-logind")

@@ -109,9 +109,7 @@ def unit_findings(unit):
         what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']})"
         yield Failed(what, "nobody can log in", mend)
     elif state["UnitFileState"] != "enabled":
-        yield Failed(
-            f"{unit} is {state['UnitFileState']}: it runs, but does not start at boot", "after a reboot nobody can log in", f"systemctl enable {unit}"
-        )
+        yield Failed(f"{unit} is {state['UnitFileState']}: it runs, but does not start at boot", "after a reboot nobody can log in", f"systemctl enable {unit}")
     if state["NeedDaemonReload"] == "yes":
         yield Warned(f"{unit} was changed on the disk", "systemd still has the earlier one", "systemctl daemon-reload")
 
@@ -174,9 +172,7 @@ def proxy_api():
     mend = "systemctl restart jupyterhub-proxy"
     token = check_config.hub_environment().get("CONFIGPROXY_AUTH_TOKEN", "")
     if not token:
-        raise Failed(
-            f"{PROXY_ENV} has no CONFIGPROXY_AUTH_TOKEN", "hub and proxy do not start again", f"rm {PROXY_ENV}; {mend}"
-        )
+        raise Failed(f"{PROXY_ENV} has no CONFIGPROXY_AUTH_TOKEN", "hub and proxy do not start again", f"rm {PROXY_ENV}; {mend}")
     try:
         status, _ = get(_UnixConnection(PROXY_API), "/api/routes", Authorization=f"token {token}")
     except (OSError, http.client.HTTPException) as error:
@@ -217,7 +213,5 @@ def login_page():
         status, page = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/login")
     except (OSError, http.client.HTTPException) as error:
         raise Failed(f"{host}:{port} does not answer ({error})", "browsers see nothing", "systemctl restart jupyterhub-proxy") from None
-    if status != 200 or "<form" not in page and "/hub/oauth_login" not in page:
-        yield Failed(
-            f"http://{host}:{port}{base}/hub/login answers with status {status}", "nobody can log in", f"{RESTART}: it sets the proxy's routes again"
-        )
+    if status != 200 or ("<form" not in page and "/hub/oauth_login" not in page):
+        yield Failed(f"http://{host}:{port}{base}/hub/login answers with status {status}", "nobody can log in", f"{RESTART}: it sets the proxy's routes again")
