@@ -58,9 +58,10 @@ async def ask_helper(helper: Helper, request: dict, timeout: float = 10) -> dict
         raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
     except OSError as error:
         raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server mends it") from None
-    if not line:
-        raise GateError(f"The {helper.name} service failed: {log}")
-    answer = json.loads(line)
+    try:
+        answer = json.loads(line)
+    except ValueError:  # nothing, or not all of it
+        raise GateError(f"The {helper.name} service failed: {log}") from None
     if not answer["ok"]:
         raise GateError(answer["error"])
     return answer
