@@ -1,6 +1,7 @@
 """The programs behind the spawner's socket, as the hub speaks with them: one line of JSON in, one line out."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -11,10 +12,11 @@ import pytest
 LIBEXEC = pathlib.Path(__file__).resolve().parents[2] / "src/libexec"
 
 
-def ask(program, request):
+def ask(program, request, **environment):
     """Put a request (object, or the bytes themselves) to a program of libexec; return its answer."""
     line = request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n"
-    done = subprocess.run([sys.executable, "-IS", LIBEXEC / program], input=line, capture_output=True, check=True, timeout=10)
+    command = [sys.executable, "-IS", LIBEXEC / program]
+    done = subprocess.run(command, input=line, capture_output=True, check=True, timeout=10, env={**os.environ, **environment})
     answer = done.stdout.splitlines()
     assert len(answer) == 1
     return json.loads(answer[0])
@@ -66,3 +68,67 @@ def test_mediator_signals_its_users_process(sleeper):
     assert ask("sudospawner", {"action": "signal", "pid": sleeper.pid, "signal": signal.SIGTERM}) == {"ok": True, "alive": True}
     assert sleeper.wait(5) == -signal.SIGTERM
     assert ask("sudospawner", {"action": "signal", "pid": sleeper.pid, "signal": 0}) == {"ok": True, "alive": False}
+
+
+def with_sudo(folder, script):
+    """Return the environment (dict) in which `sudo` is a shell script, which has its own arguments in `asked` and the command after `--` in "$@"."""
+    sudo = folder / "sudo"
+    sudo.write_text(f'#!/bin/sh\nasked=\nwhile [ $# -gt 0 ]; do\n  word=$1; shift\n  [ "$word" != -- ] || break\n  asked="$asked $word"\ndone\n{script}\n')
+    sudo.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+def asked_for(sleeper, action, **more):
+    return {"action": action, "user": "alice", "pid": sleeper.pid, "started": identity(sleeper.pid), "signal": signal.SIGTERM, **more}
+
+
+@pytest.fixture
+def mediated(tmp_path):
+    """The environment in which sudo runs the mediator of the sources, and notes in the file `asked` (Path, the second value) what it is asked."""
+    note = tmp_path / "asked"
+    return with_sudo(tmp_path, f'echo "$asked: $@" >>{note}\nexec {sys.executable} -IS {LIBEXEC}/sudospawner'), note
+
+
+def test_signal_goes_through_sudo_and_the_mediator(sleeper, mediated):
+    environment, note = mediated
+    assert ask("spawner-gate", asked_for(sleeper, "signal"), **environment) == {"ok": True, "alive": True}
+    assert sleeper.wait(5) == -signal.SIGTERM
+    # As the sudoers rule has it: that user, that command, no arguments.
+    assert note.read_text() == " -n -H -u alice: /usr/libexec/jupyterhub/sudospawner\n"
+
+
+@pytest.mark.parametrize(("number", "alive"), [(signal.SIGTERM, False), (signal.SIGCONT, True)])
+def test_stop_says_whether_the_process_has_ended(sleeper, mediated, number, alive):
+    request = asked_for(sleeper, "stop", signal=number, seconds=5 if not alive else 0.2)
+    assert ask("spawner-gate", request, **mediated[0]) == {"ok": True, "alive": alive}
+
+
+@pytest.mark.parametrize(
+    ("script", "allowed", "reason"),
+    [
+        ("exit 0", True, None),
+        ("exit 1", False, "JUPYTER_USERS in /etc/sudoers.d/jupyterhub does not admit the account"),
+        ("echo 'sudo: unknown user alice' >&2; echo ' sudo: sorry' >&2; exit 1", False, "sudo: unknown user alice / sudo: sorry"),
+    ],
+)
+def test_sudo_decides_who_is_allowed(tmp_path, script, allowed, reason):
+    """By its exit status alone; what it says beside is the reason, in one line."""
+    environment = with_sudo(tmp_path, f'[ "$asked: $@" = " -n -l -u alice: /usr/libexec/jupyterhub/sudospawner" ] || exit 3\n{script}')
+    answer = ask("spawner-gate", {"action": "allowed", "user": "alice"}, **environment)
+    assert answer["ok"] and answer["allowed"] is allowed
+    assert reason is None or answer["reason"] == reason
+
+
+def test_spawn_names_the_process_that_sudo_answers_with(sleeper, tmp_path):
+    """The request reaches the mediator whole: 100 kB, more than a pipe would take from somebody who does not wait."""
+    got = tmp_path / "got"
+    environment = with_sudo(tmp_path, f'cat >{got}; echo \'{{"ok": true, "pid": {sleeper.pid}}}\'')
+    request = {"action": "spawn", "user": "alice", "args": [], "env": {"LONG": "x" * 100_000}}
+    assert ask("spawner-gate", request, **environment) == {"ok": True, "pid": sleeper.pid, "started": identity(sleeper.pid)}
+    assert json.loads(got.read_text()) == request
+
+
+def test_spawn_that_the_policy_forbids_says_so(tmp_path):
+    environment = with_sudo(tmp_path, "echo 'alice is not welcome' >&2; exit 1")
+    answer = ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)
+    assert answer == {"ok": False, "error": "sudo did not start a server for alice: alice is not welcome"}
