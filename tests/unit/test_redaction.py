@@ -13,6 +13,8 @@ SECRETS = [
     f"export JUPYTERHUB_API_TOKEN={SECRET}",
     f"c.JupyterHub.db_url = 'postgresql://hub:{SECRET}@db.example.org/hub'",
     f"Authorization: Bearer {SECRET}",
+    f"Cookie: session={SECRET}; theme=dark",
+    f"the proxy was asked with bearer {SECRET}",
     f"passphrase = '''{SECRET}\n{SECRET}'''",
     f"-----BEGIN RSA PRIVATE KEY-----\n{SECRET}\n-----END RSA PRIVATE KEY-----",
     f"-----BEGIN PRIVATE KEY-----\n{SECRET}",  # cut off
@@ -28,6 +30,10 @@ def test_secret_is_masked(text):
 @pytest.mark.parametrize("written", ["Kupfer Dachs/91", "Kupfer%20Dachs%2F91"])
 def test_known_secret_is_masked_wherever_it_stands(written):
     assert "Dachs" not in redact(f"GET /hub?what={written}", {"Kupfer Dachs/91"})
+
+
+def test_known_secret_that_begins_like_another_is_masked_whole():
+    assert "91" not in redact("saw Dachs-91 there", {"Dachs", "Dachs-91"})
 
 
 def test_long_random_word_is_masked():
