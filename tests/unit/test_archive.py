@@ -126,3 +126,46 @@ def test_other_files_are_no_backups(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     with pytest.raises(archive.ArchiveError):
         archive.manifest_of(tmp_path / "file")
+
+
+def with_database(folder):
+    """Save a database of 3 bytes and nothing else; return the archive's Path."""
+    (folder / "hub.sqlite").write_bytes(b"\0\1\2")
+    with open(folder / "hub.sqlite", "rb") as stream:
+        sha256 = archive.digest(stream)
+    manifest = archive.Manifest("1", "2026-11-25T00:00:00Z", "manual", "h", [], [], database="sqlite", database_sha256=sha256)
+    archive.write(folder / "backup.tar.gz", manifest, folder / "hub.sqlite")
+    return folder / "backup.tar.gz"
+
+
+def test_database_comes_back(tmp_path):
+    file = with_database(tmp_path)
+    (tmp_path / "into").mkdir()
+    assert archive.read(file, tmp_path / "into").database == "sqlite"
+    assert (tmp_path / "into/database").read_bytes() == b"\0\1\2"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(lambda members: members.pop("database"), "database is missing"), (lambda members: members.update(database=b""), "is not what")]
+)
+def test_damaged_database_is_named(tmp_path, change, said):
+    file = with_database(tmp_path)
+    rewritten(file, change)
+    with pytest.raises(archive.ArchiveError, match=said):
+        archive.read(file)
+
+
+def test_link_in_place_of_a_file_is_refused(tmp_path):
+    """Else what is unpacked after it could go wherever the link points to."""
+    file = with_database(tmp_path)
+    with tarfile.open(file) as tar:
+        text = tar.extractfile("manifest.json").read()
+    with tarfile.open(file, "w:gz") as tar:
+        info = tarfile.TarInfo("manifest.json")
+        info.size = len(text)
+        tar.addfile(info, io.BytesIO(text))
+        link = tarfile.TarInfo("database")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    with pytest.raises(archive.ArchiveError, match="database is not in its manifest"):
+        archive.read(file, tmp_path)
