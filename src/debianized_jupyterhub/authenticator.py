@@ -99,7 +99,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         self._turns = asyncio.Semaphore(self.concurrent_logins)
         # One core stays free for the pages of those who are in.
         self._starts = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
-        self.change_password_help = self.change_password_help or (f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here.")
+        self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
 
     def get_handlers(self, app) -> list:
         return [("/login", AnyBytesLoginHandler)]
