@@ -82,10 +82,24 @@ def test_migration_that_is_killed_leaves_the_database_as_it_was(machine, old_hub
     assert machine.run("test", "-e", f"{DATABASE}.new", check=False).returncode
 
 
+UPGRADE = "cd /var/opt/jupyterhub && jupyterhub upgrade-db -f /etc/jupyterhub/jupyterhub_config.py"
+
+
 @pytest.mark.parametrize("old_hub", DUMPS[-1:], ids=[DUMPS[-1].stem], indirect=True)
 def test_migration_by_root_leaves_the_database_to_the_hub(machine, old_hub, request):
-    """As the hub's own message advises; then the hub serves."""
+    """As the hub's own message advises; then the hub serves. What the hub's account has laid into its folder gets nothing of root's."""
     before = machine.sh(f"stat --format '%U:%G %a' {DATABASE}")
-    machine.sh("cd /var/opt/jupyterhub && jupyterhub upgrade-db -f /etc/jupyterhub/jupyterhub_config.py")
+    code = 'import os\nopen(f"/tmp/alembic-by-{os.geteuid()}", "w")\n'
+    machine.run("runuser", "-u", "jupyterhub", "--", "sh", "-c", "cat >/var/opt/jupyterhub/alembic.py", input=code)
+    machine.sh(UPGRADE)
     assert machine.sh(f"stat --format '%U:%G %a' {DATABASE}") == before
+    assert machine.sh("rm /var/opt/jupyterhub/alembic.py; ls -d /tmp/alembic-by-* || true") == ""
+    assert machine.sh("find /var/opt/jupyterhub ! -user jupyterhub") == ""
     test_users_admins_groups_and_tokens_are_there(machine, old_hub, request)
+
+
+def test_database_that_root_makes_is_the_hubs(machine, hub, admins):
+    machine.sh(
+        f"systemctl stop jupyterhub; rm -f {DATABASE}*; {UPGRADE}; find /var/opt/jupyterhub ! -user jupyterhub | grep . && exit 1; systemctl start jupyterhub"
+    )
+    wait_for(hub.answers, "the hub answers", timeout=40)
