@@ -16,7 +16,10 @@ import os
 import stat
 import tarfile
 import tempfile
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO
 
 from .accounts import group_name, user_name
 
@@ -64,12 +67,17 @@ class Manifest:
     package: str = PACKAGE
 
 
-def digest(stream) -> str:
-    """Return the SHA-256 of what a binary stream still holds."""
-    return hashlib.file_digest(stream, "sha256").hexdigest()
+def digest(stream: IO[bytes], copy: IO[bytes] | None = None) -> str:
+    """Return the SHA-256 of what a binary stream still holds; write all of that to `copy`, too, if given."""
+    sha256 = hashlib.sha256()
+    while chunk := stream.read(1 << 20):
+        sha256.update(chunk)
+        if copy:
+            copy.write(chunk)
+    return sha256.hexdigest()
 
 
-def entries(places: list[str], pristine) -> list[Entry]:
+def entries(places: list[str], pristine: Callable[[str], bool]) -> list[Entry]:
     """Return what there is at `places` (paths, some may be missing) and below; `pristine(path)` tells what the package has shipped."""
     found = []
     for place in map(Path, places):
@@ -113,7 +121,7 @@ def write(file: Path, manifest: Manifest, database: Path | None) -> None:
     read(file)
 
 
-def _add(tar: tarfile.TarFile, name: str, stream) -> None:
+def _add(tar: tarfile.TarFile, name: str, stream: IO[bytes]) -> None:
     stream.seek(0)
     info = tar.gettarinfo(arcname=name, fileobj=stream)
     tar.addfile(info, stream)
@@ -137,14 +145,16 @@ def read(file: Path, into: Path | None = None) -> Manifest:
             wanted["database"] = manifest.database_sha256
         while member := tar.next():
             sha256 = wanted.pop(member.name, None)
-            if sha256 is None or not member.isreg():
+            content = tar.extractfile(member) if member.isreg() else None
+            if sha256 is None or content is None:
                 raise ArchiveError(f"{file} is damaged: {member.name} is not in its manifest")
-            content = tar.extractfile(member)
             if into:
                 target = into / member.name
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with open(target, "xb") as copy:
-                    found = _copy(content, copy)
+                    found = digest(content, copy)
+                    copy.flush()
+                    os.fsync(copy.fileno())
             else:
                 found = digest(content)
             if found != sha256:
@@ -181,7 +191,7 @@ class _opened:
             self.stream.close()
             raise ArchiveError(f"{self.file} is no backup of jupyterhub-ctl") from None
 
-    def __exit__(self, _type, error, _traceback):
+    def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
         self.stream.close()
         # What gzip and tarfile raise for input they cannot read: zlib.error, EOFError, BadGzipFile (an OSError without errno).
         if isinstance(error, tarfile.TarError | EOFError) or type(error).__module__ == "zlib" or (isinstance(error, OSError) and not error.errno):
@@ -190,10 +200,11 @@ class _opened:
 
 def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
     first = tar.next()
-    if first is None or first.name != "manifest.json" or not first.isreg():
+    content = tar.extractfile(first) if first and first.name == "manifest.json" and first.isreg() else None
+    if content is None:
         raise ArchiveError(f"{file} is no backup of jupyterhub-ctl")
     try:
-        fields = json.load(tar.extractfile(first))
+        fields = json.load(content)
     except ValueError:
         raise ArchiveError(f"{file} is no backup of jupyterhub-ctl") from None
     return _parsed(fields, file)
@@ -205,26 +216,14 @@ def _parsed(fields: dict, file: Path) -> Manifest:
     if fields["format"] > FORMAT:
         raise NewerFormat(f"{file} is of format {fields['format']}, from version {fields.get('version')}")
     try:
-        manifest = Manifest(**fields)
-        manifest.entries = [Entry(**entry) for entry in manifest.entries]
-    except TypeError:
+        manifest = Manifest(**{**fields, "entries": [Entry(**entry) for entry in fields["entries"]]})
+    except (KeyError, TypeError):
         raise ArchiveError(f"{file} is damaged: its manifest is not one of format {fields['format']}") from None
     for entry in manifest.entries:
         path = PurePosixPath(entry.path)
         if ".." in path.parts or not any(path.is_relative_to(place) for place in manifest.places):
             raise ArchiveError(f"{file} is damaged: {entry.path} is outside of what a backup holds")
     return manifest
-
-
-def _copy(source, target) -> str:
-    """Copy a binary stream, sync it to the disk, and return its SHA-256."""
-    sha256 = hashlib.sha256()
-    while chunk := source.read(1 << 20):
-        sha256.update(chunk)
-        target.write(chunk)
-    target.flush()
-    os.fsync(target.fileno())
-    return sha256.hexdigest()
 
 
 def sync_folder(folder: Path) -> None:

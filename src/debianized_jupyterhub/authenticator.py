@@ -5,8 +5,10 @@ import json
 import os
 import socket
 from subprocess import PIPE
+from typing import Any
 
 from jupyterhub import orm
+from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator, PAMAuthenticator
 from jupyterhub.handlers.login import LoginHandler
 from jupyterhub.utils import maybe_future
@@ -33,9 +35,10 @@ class SudoersPolicy(Authenticator):
 
     login_hint = Unicode(config=True, help="Text of the login page: which credentials are meant.")
 
+    allow_all: bool
     create_accounts = Bool(config=True, help="Have a local account made for who logs in without one: docs/authenticators.md.")
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         # JupyterHub asks nobody where it is true, neither the site's rules nor sudo.
         self._allow_all, self.allow_all = self.allow_all, False
@@ -94,17 +97,17 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     login_timeout = Integer(60, config=True, help="Seconds until a login that PAM does not answer is given up.")
     change_password_help = Unicode(config=True, help="What the login page says to somebody whose password must be changed.")
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._turns = asyncio.Semaphore(self.concurrent_logins)
         # One core stays free for the pages of those who are in.
         self._starts = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
 
-    def get_handlers(self, app) -> list:
+    def get_handlers(self, app: JupyterHub) -> list[tuple[str, type]]:
         return [("/login", AnyBytesLoginHandler)]
 
-    async def authenticate(self, handler, data: dict) -> dict | None:
+    async def authenticate(self, handler: web.RequestHandler, data: dict) -> dict | None:
         """Return the account's name, as the system spells it, and its groups; None if name or password is wrong.
 
         Raises HTTPError with words for the login page: 400 for half a form, 403 where PAM says what else is
@@ -132,7 +135,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             raise web.HTTPError(status, words)
         return None
 
-    def _explain(self, *, status: int, phase: str, reason: str, said: str, **_) -> tuple[int, str]:
+    def _explain(self, *, status: int, phase: str, reason: str, said: str, **_: object) -> tuple[int, str]:
         """Return HTTP's status and the words for the login page, none where name or password is wrong."""
         if status in PAM_CHANGE:
             return 403, f"{said or 'Your password has expired.'} {self.change_password_help}"
@@ -157,7 +160,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Could this be a password? Accounts without one are not for logins over a network."""
         return 0 < len(password) <= PASSWORD_MAX and "\0" not in password
 
-    async def _ask(self, action: str, **request) -> dict:
+    async def _ask(self, action: str, **request: object) -> dict:
         """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
         async with self._turns:
@@ -167,18 +170,20 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
                     async with self._starts:
                         # Without the hub's environment: its tokens are no business of PAM's modules.
                         process = await asyncio.create_subprocess_exec(LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath})
+                        assert process.stdout
                         await process.stdout.readline()  # it is ready: the next one may start
                     line, _ = await process.communicate(json.dumps(request).encode() + b"\n")
-                return json.loads(line)
             except TimeoutError:
                 self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
                 raise web.HTTPError(503, "Your password cannot be checked now: no answer. Try again later.") from None
-            except ValueError:
-                self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
-                raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None
             finally:
                 if process and process.returncode is None:
                     process.kill()
+        try:
+            return json.loads(line)
+        except ValueError:
+            self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
+            raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None
 
     @default("login_hint")
     def _login_hint(self) -> str:
@@ -196,7 +201,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Return whether the login found the account in one of `allowed_groups`."""
         return bool(self.allowed_groups & self._groups_of(authentication))
 
-    def is_admin(self, handler, authentication: dict) -> bool | None:
+    def is_admin(self, handler: web.RequestHandler, authentication: dict) -> bool | None:
         """Return whether admin_users or admin_groups name the account; None: leave it as it is."""
         if Authenticator.is_admin(self, handler, authentication):
             return True
@@ -206,7 +211,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     def _groups_of(authentication: dict | None) -> set[str]:
         return set((authentication or {}).get("system_groups", ()))
 
-    async def add_user(self, user) -> None:
+    async def add_user(self, user: orm.User) -> None:
         """Check a name that an administrator adds; raise ValueError if it is no account's.
 
         At its start the hub adds all users of its database. It does not ask for each of them: a

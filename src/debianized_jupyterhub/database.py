@@ -4,6 +4,8 @@ import contextlib
 import os
 import sqlite3
 import subprocess
+from pathlib import Path
+from typing import IO, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from . import accounts
@@ -15,7 +17,7 @@ class DatabaseError(Exception):
     """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
 
 
-def copy_sqlite(source, target) -> None:
+def copy_sqlite(source: str | Path, target: str | Path) -> None:
     """Make `target` (path, replaced) a sound copy of the SQLite database `source` (path), which may be in use.
 
     By SQLite's online backup, so that what an interrupted hub has left half written is rolled back and what others have not committed
@@ -54,7 +56,7 @@ def copy_sqlite(source, target) -> None:
 MEND = "`jupyterhub-ctl backups` lists what `jupyterhub-ctl restore` can bring back"
 
 
-def dump_postgresql(url: str, target) -> None:
+def dump_postgresql(url: str, target: IO[bytes]) -> None:
     """Have `pg_dump` write the database at `url` (SQLAlchemy's form) to the binary file object `target`, as the hub's account.
 
     Raises DatabaseError.
@@ -62,7 +64,7 @@ def dump_postgresql(url: str, target) -> None:
     _postgresql("pg_dump", url, ["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=10s"], stdout=target)
 
 
-def restore_postgresql(url: str, source) -> None:
+def restore_postgresql(url: str, source: IO[bytes]) -> None:
     """Replace the database at `url` by the dump in the binary file object `source`: all of it or, with DatabaseError, nothing.
 
     Tables that the dump does not have are of a version to come, and would be in the way of the migration that makes them.
@@ -84,7 +86,7 @@ END $$;
 """
 
 
-def _postgresql(program: str, url: str | None, options: list[str], **streams) -> bytes:
+def _postgresql(program: str, url: str | None, options: list[str], **streams: Any) -> bytes:
     """Run one of PostgreSQL's programs as the hub's account, with the password in its environment, where `ps` does not show it."""
     env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "PGCONNECT_TIMEOUT": "10"}
     if url:

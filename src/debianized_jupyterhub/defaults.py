@@ -4,14 +4,21 @@
 site writes there or in jupyterhub_config.d wins over these values.
 """
 
+from __future__ import annotations
+
 import html
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from .paths import CONFIG, DEFAULTS, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 TEMPLATES = Path(sys.prefix) / "share/jupyterhub/debianized"
 BIND_URL = "http://127.0.0.1:8000/"
@@ -19,7 +26,7 @@ DATABASE_URL = f"sqlite:///{STATE}/jupyterhub.sqlite"
 COOKIE_SECRET = f"{STATE}/cookie_secret"
 
 
-def apply(c) -> None:
+def apply(c: Config) -> None:
     """Set the package's values in the configuration object `c` (traitlets.config.Config)."""
     c.JupyterHub.bind_url = os.environ.get("JUPYTERHUB_BIND_URL", BIND_URL)
     c.JupyterHub.db_url = DATABASE_URL
@@ -58,7 +65,7 @@ def apply(c) -> None:
     c.Spawner.env_keep = []
 
 
-def _apply_settings(c) -> None:
+def _apply_settings(c: Config) -> None:
     """Set in `c` (traitlets.config.Config) what /etc/default/jupyterhub says about pages and administrators."""
     if announcement := _text("JUPYTERHUB_ANNOUNCEMENT"):
         c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
@@ -94,7 +101,7 @@ def config_dir() -> Path:
     return Path(os.environ.get("JUPYTERHUB_CONFDIR", CONFIG))
 
 
-def load_config_d(load_subconfig) -> None:
+def load_config_d(load_subconfig: Callable[[str], None]) -> None:
     """Load jupyterhub_config.d/*.py in the order of their names.
 
     `load_subconfig` is the function of that name that traitlets gives to a

@@ -40,7 +40,7 @@ class GateError(Exception):
         return str(self)
 
 
-async def ask(action: str, *, timeout: float = 10, **request) -> dict:
+async def ask(action: str, *, timeout: float = 10, **request: object) -> dict:
     """Put one request to the spawner's gate and return its answer; see ask_helper for errors."""
     return await ask_helper(SPAWNER, {"action": action, **request}, timeout)
 
@@ -81,6 +81,7 @@ async def _exchange(helper: Helper, request: dict) -> bytes:
             writer.close()
     # In a container without systemd the hub has no sandbox that sudo would inherit.
     process = await asyncio.create_subprocess_exec(helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    assert process.stdin and process.stdout
     process.stdin.write(message)
     line = await process.stdout.readline()
     await process.wait()

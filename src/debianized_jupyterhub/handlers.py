@@ -2,7 +2,8 @@
 
 import functools
 import json
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, NoReturn
 
 from jupyterhub.handlers import BaseHandler, LoginHandler
 from markupsafe import escape
@@ -11,7 +12,7 @@ from tornado import web, websocket
 from .notices import MESSAGE, OFFLINE
 
 
-def announcement(site, user=None) -> str:
+def announcement(site: str | Callable[[Any], str] | None, user: Any = None) -> str:
     """Return the announcement (HTML) of the hub's pages: our notices, then what the site has set (HTML, or a callable that takes the user)."""
     notices = [str(escape(text)) for text in (OFFLINE.read(), MESSAGE.read()) if text]
     own = site(user) if callable(site) else site
@@ -27,24 +28,24 @@ def closed_while_offline(handler: type) -> type:
     if not issubclass(handler, BaseHandler):
         return handler
 
-    def refuse():
+    def refuse() -> NoReturn:
         raise web.HTTPError(503, "%s", OFFLINE.read(), reason="Offline")
 
     class ClosedWhileOffline(handler):
-        async def prepare(self):
+        async def prepare(self) -> None:
             await super().prepare()
             # The form stays, for those who may log in; the announcement on it says what is going on.
             if issubclass(handler, LoginHandler) and self.request.method == "GET" and OFFLINE.read():
                 self.set_status(503)
 
-        async def auth_to_user(self, authenticated, user=None):
+        async def auth_to_user(self, authenticated: dict, user: Any = None) -> Any:
             logging_in = user is None
             user = await super().auth_to_user(authenticated, user)
             if logging_in and OFFLINE.read() and not (user.admin or user.active):
                 refuse()
             return user
 
-        async def spawn_single_user(self, user, *args, **options):
+        async def spawn_single_user(self, user: Any, *args: Any, **options: Any) -> Any:
             if OFFLINE.read() and not getattr(self.current_user, "admin", False):
                 refuse()
             return await super().spawn_single_user(user, *args, **options)
@@ -69,28 +70,28 @@ class MessageSocket(websocket.WebSocketHandler):
     ping_timeout = 20
     max_message_size = 1024  # bytes; nothing is expected
 
-    def check_origin(self, _origin):
+    def check_origin(self, _origin: str) -> bool:
         """Allow all: nothing is secret, and an off-loader may change the Host header that the origin would be compared with."""
         return True
 
-    def open(self):
+    def open(self) -> None:
         if len(self.listeners) >= self.LIMIT:
             self.close(1013)  # RFC 6455's registry: try again later
             return
         self.listeners.add(self)
         self.tell()
 
-    def on_message(self, _message):
+    def on_message(self, _message: str | bytes) -> None:
         """Pass over what a page sends; there is nothing to be said."""
 
-    def on_close(self):
+    def on_close(self) -> None:
         self.listeners.discard(self)
 
-    def tell(self):
+    def tell(self) -> None:
         self.write_message(json.dumps({"id": MESSAGE.version(), "text": MESSAGE.read()}))
 
     @classmethod
-    def look(cls):
+    def look(cls) -> None:
         """Tell all listeners if the message is another than at the last call."""
         if MESSAGE.version() != cls.told:
             cls.told = MESSAGE.version()

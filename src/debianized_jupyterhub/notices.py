@@ -17,7 +17,8 @@ class Notice:
 
     def __init__(self, path: Path):
         self.path = path
-        self._seen, self._text = None, None
+        self._seen: str | None = None
+        self._text: str | None = None
 
     def read(self) -> str | None:
         """Return the text, None if there is none, or none that can be read."""

@@ -13,7 +13,9 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TextIO
 
 import alembic.config
 import alembic.runtime.environment
@@ -47,7 +49,7 @@ def configured(arguments: list[str]) -> JupyterHub:
 
 
 @contextlib.contextmanager
-def explained(app: JupyterHub):
+def explained(app: JupyterHub) -> Iterator[None]:
     """Turn whatever ends a part of the hub's start into WouldNotStart, with the hub's last words."""
     log = Collector()
     app.log.addFilter(log)
@@ -61,12 +63,12 @@ def explained(app: JupyterHub):
         app.log.removeFilter(log)
 
 
-def _without_sql(error) -> str:
+def _without_sql(error: object) -> str:
     """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
     return " ".join(str(error).split("\n[SQL")[0].split())
 
 
-def rehearse(app, folder: Path) -> None:
+def rehearse(app: JupyterHub, folder: Path) -> None:
     """Do to a copy of the hub's database, in `folder`, what the hub's start would do to it.
 
     Raises WouldNotStart, DatabaseError.
@@ -90,7 +92,7 @@ def rehearse(app, folder: Path) -> None:
         app.init_db()
 
 
-def _migrate(app, name: str, engine: sqlalchemy.Engine, migration) -> None:
+def _migrate(app: JupyterHub, name: str, engine: sqlalchemy.Engine, migration: Callable[[], None]) -> None:
     """Call `migration` if the database of `engine`, called `name`, needs one and may have it."""
     try:
         orm.check_db_revision(engine)
@@ -128,7 +130,7 @@ def _said() -> str:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[TextIO]:
     """Keep what configuration files and alembic print, and yield where people read."""
     people = os.dup(2)
     with tempfile.TemporaryFile() as messages, open(people, "w") as stream:

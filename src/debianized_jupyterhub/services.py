@@ -22,8 +22,9 @@ def duration(name: str) -> int:
 
     It is a whole number with s, m, h or d, seconds without; jupyterhub-launcher has seen to that.
     """
-    number, unit = re.fullmatch(r"(\d+)([smhd]?)", os.environ.get(name) or "0").groups()
-    return int(number) * UNITS[unit]
+    text = os.environ.get(name) or "0"
+    number = text.rstrip("smhd")
+    return int(number) * UNITS[text.removeprefix(number)]
 
 
 def cull_after() -> int:
@@ -51,9 +52,9 @@ def metrics_token() -> str | None:
     return token
 
 
-def wanted() -> dict:
+def wanted() -> dict[str, tuple[dict, list[str]]]:
     """Return the services (name: (specification for JupyterHub.services, scopes as list of str)) that this hub shall have."""
-    found = {CTL: ({}, CTL_SCOPES)}
+    found: dict[str, tuple[dict, list[str]]] = {CTL: ({}, CTL_SCOPES)}
     if idle := cull_after():
         options = [f"--timeout={idle}", f"--max-age={duration('JUPYTERHUB_CULL_MAX_AGE')}"]
         found[CULL] = ({"command": [sys.executable, "-P", "-m", "jupyterhub_idle_culler", *options]}, CULL_SCOPES)

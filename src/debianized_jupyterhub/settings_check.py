@@ -7,6 +7,8 @@ starts the launcher.
 What takes long to import (jupyterhub, traitlets) is imported where it is used: jupyterhub-ctl only wants Problem.
 """
 
+from __future__ import annotations
+
 import ast
 import difflib
 import json
@@ -15,8 +17,17 @@ import os
 import re
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from traitlets.config import Config, Configurable
+
+Place = tuple[str | None, int | None]  # file, line
+Places = dict[tuple[str, str], Place]  # by section and key
+UNKNOWN: Place = (None, None)
 
 # Settings of the hub that say where its parts are.
 FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port")
@@ -33,34 +44,34 @@ class Problem:
     line: int | None = None
 
     @property
-    def fatal(self):
+    def fatal(self) -> bool:
         """Would it keep the hub from starting?"""
         return self.kind == "fatal"
 
     @property
-    def place(self):
+    def place(self) -> str | None:
         """Where it is, as "FILE:LINE" or "FILE"; None where that is unknown."""
         return f"{self.file}:{self.line}" if self.line else self.file
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.place}: {self.what}" if self.place else self.what
 
 
 class Collector(logging.Filter):
     """Keeps what is logged as a warning, lets nothing through."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
-        self.messages = []
+        self.messages: list[str] = []
 
-    def filter(self, record):
+    def filter(self, record: logging.LogRecord) -> bool:
         # Settings that nobody knows are found in all classes by _unknown(), not only in those that are made here.
         if record.levelno >= logging.WARNING and not record.getMessage().startswith("Config option `"):
             self.messages.append(" ".join(record.getMessage().split()))
         return False
 
 
-def inspect(argv):
+def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
     """Return what is wrong (list of Problem) and what is set (dict of FACTS, empty for a fatal problem) for a hub with the arguments `argv`.
 
     `argv` is a list of str, as jupyterhub-launcher makes it. Nothing that a configuration file raises comes out of here.
@@ -85,7 +96,7 @@ def inspect(argv):
         parts = [authenticator, app.spawner_class(parent=app), app.proxy_class(parent=app, app=app), app]
     except TraitError as error:
         name = str(error).partition("'")[2].partition("'")[0]
-        file, line = next((place for (_, key), place in places.items() if key == name), (None, None))
+        file, line = next((place for (_, key), place in places.items() if key == name), UNKNOWN)
         return [Problem("fatal", _without_address(error), "give it a value of that kind", file, line)], {}
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a configuration file may raise anything)
         return [_raised(error, Path(app.config_file).parent)], {}
@@ -93,13 +104,13 @@ def inspect(argv):
     return [*_unknown(app.config, parts, places), *warned], {name: getattr(app, name) for name in FACTS}
 
 
-def _without_address(error):
+def _without_address(error: BaseException) -> str:
     """Return what an exception says, in one line, with objects named by their class alone."""
     text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"a \1", str(error))
     return " ".join(text.split())
 
 
-def _raised(error, folder):
+def _raised(error: BaseException, folder: Path) -> Problem:
     """Return the Problem for an exception that came out of a configuration file in `folder` (Path)."""
     mend = "correct that line"
     if isinstance(error, SyntaxError):
@@ -113,9 +124,9 @@ def _raised(error, folder):
     return Problem("fatal", what, "correct the setting it names")
 
 
-def _places(folder):
+def _places(folder: Path) -> Places:
     """Return where settings are set: {(section, key): (file, line)}, from the syntax trees of the configuration files in `folder` (Path)."""
-    places = {}
+    places: Places = {}
     for path in [folder / "jupyterhub_config.py", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
         try:
             tree = ast.parse(path.read_bytes())
@@ -127,7 +138,7 @@ def _places(folder):
     return places
 
 
-def _unknown(config, parts, places):
+def _unknown(config: Config, parts: list[Configurable], places: Places) -> list[Problem]:
     """Return a Problem for each setting in `config` that none of the objects `parts` knows: it has no effect."""
     from traitlets.config import Config, LazyConfigValue
 
@@ -139,13 +150,13 @@ def _unknown(config, parts, places):
     for section, settings in config.items():
         known = [type(part) for part in parts if section in _names(type(part))] + _optional(section)
         traits = {name for cls in known for name in cls.class_traits(config=True)}
-        keys = settings if isinstance(settings, Config) else {None: settings}
+        keys = settings if isinstance(settings, Config) else {"": settings}
         for key, value in keys.items():
             empty = isinstance(value, (Config, LazyConfigValue)) and not value.to_dict() if hasattr(value, "to_dict") else False
             if key in traits or empty or (not known and key in ours.get(section, {})):
                 continue
             name = f"c.{section}.{key}" if key else f"c.{section}"
-            file, line = places.get((section, key), (None, None))
+            file, line = places.get((section, key), UNKNOWN)
             if known:
                 elsewhere = [_owner(type(part), key) for part in parts if key in type(part).class_traits(config=True)]
                 close = [f"c.{section}.{match}" for match in difflib.get_close_matches(key, traits, 1)]
@@ -157,27 +168,27 @@ def _unknown(config, parts, places):
             else:
                 classes = sorted({name for part in parts for name in _names(type(part))} | _installed())
                 close = difflib.get_close_matches(section, classes, 1)
-                mend = f"did you mean c.{close[0]}.{key}?" if close else "remove it"
+                mend = f"did you mean {name.replace(section, close[0], 1)}?" if close else "remove it"
                 found.append(Problem("unknown", f"{name} has no effect: there is no class {section}", mend, file, line))
     return found
 
 
-def _names(cls):
+def _names(cls: type) -> list[str]:
     return [base.__name__ for base in cls.__mro__]
 
 
-def _owner(cls, key):
+def _owner(cls: type, key: str) -> str:
     """Return the name of the class above `cls` that defines the setting `key`."""
     return next(base.__name__ for base in reversed(cls.__mro__) if key in getattr(base, "class_traits", dict)())
 
 
-def _subclasses(cls):
+def _subclasses(cls: type[Configurable]) -> Iterator[type[Configurable]]:
     for sub in cls.__subclasses__():
         yield sub
         yield from _subclasses(sub)
 
 
-def _optional(section):
+def _optional(section: str) -> list[type[Configurable]]:
     """Return the classes called `section` that the hub makes beside its main parts, such as CryptKeeper."""
     from traitlets.config import Configurable
 
@@ -185,7 +196,7 @@ def _optional(section):
     return [cls for cls in _subclasses(Configurable) if cls.__name__ == section and not set(_names(cls)) & set(main)]
 
 
-def _installed():
+def _installed() -> set[str]:
     """Return the names of all classes that can be configured here, in use or not."""
     from importlib.metadata import entry_points
 

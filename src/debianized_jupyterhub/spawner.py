@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import time
+from typing import Any
 
 from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import random_port
@@ -35,6 +36,7 @@ class GateSpawner(SudoSpawner):
     the process is still the one that was started.
     """
 
+    ip: str
     started = ""
     _half_started = False
     _watcher: asyncio.Task | None = None
@@ -62,7 +64,7 @@ class GateSpawner(SudoSpawner):
         """Return the server's environment: Java's place and how often it tells the hub of its activity (culling says that), unless the site sets them."""
         return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
 
-    async def do(self, action: str, **request) -> dict:
+    async def do(self, action: str, **request: Any) -> dict:
         """Put one request about this user to the gate; see gate.ask for errors."""
         return await ask(action, user=self.user.name, **request)
 

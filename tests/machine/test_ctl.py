@@ -122,6 +122,12 @@ def test_problem_is_named_with_file_and_line(machine, text, line, kind, words):
     assert words in f"{problem['what']}: {problem['mend']}"
 
 
+def test_setting_that_is_a_class_by_mistake_is_named(machine):
+    (problem,) = check_config(machine, "c = get_config()\nc.spawner = 5\n")
+    assert (problem["kind"], problem["what"]) == ("unknown", "c.spawner has no effect: there is no class spawner")
+    assert problem["mend"] == "did you mean c.Spawner?"
+
+
 def test_what_the_configuration_prints_does_no_harm(machine):
     assert check_config(machine, "print('hello')\nimport os\nos.system('echo hello')\n") == []
 

@@ -76,12 +76,19 @@ def lost_file(members):
     del members[next(name for name in members if name.startswith("files"))]
 
 
+def without_entries(members):
+    manifest = json.loads(members["manifest.json"])
+    del manifest["entries"]
+    members["manifest.json"] = json.dumps(manifest).encode()
+
+
 DAMAGED = {
     "a changed file": (changed_file, "is not what was saved"),
     "a missing file": (lost_file, "is missing"),
     "a file too many": (lambda members: members.update(stranger=b""), "stranger is not in its manifest"),
     "no manifest first": (lambda members: members.update({"manifest.json": members.pop("manifest.json")}), "is no backup"),
     "another program's": (with_manifest(package="other"), "is no backup"),
+    "no list of files": (without_entries, "its manifest is not one of format"),
     "an unknown field": (with_manifest(colour="red"), "its manifest is not one of format"),
 }
 

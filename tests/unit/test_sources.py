@@ -75,6 +75,14 @@ def test_python_has_one_format():
     check(*RUFF, "format", "--no-cache", "--diff")
 
 
+# The programs one by one: two of them are called as modules are that others import.
+@pytest.mark.parametrize(
+    "name", ["src/debianized_jupyterhub", *(name for name in git_files() if name.startswith("src/") and not name.endswith(".py") and is_python(name))]
+)
+def test_types_fit(name, cache):
+    check(sys.executable, "-m", "mypy", "--cache-dir", cache.mkdir("mypy") / TOP.name, name)
+
+
 def test_words_are_spelled_right():
     check(sys.executable, "-m", "codespell_lib")
 

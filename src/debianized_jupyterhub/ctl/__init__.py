@@ -29,11 +29,11 @@ COMMANDS = {
 class Commands(click.Group):
     """A group that imports a command when it is asked for."""
 
-    def list_commands(self, _context):
+    def list_commands(self, _context: click.Context) -> list[str]:
         """Return the names (list of str) in the order of COMMANDS."""
         return list(COMMANDS)
 
-    def get_command(self, _context, name):
+    def get_command(self, _context: click.Context, name: str) -> click.Command | None:
         """Return the click.Command called `name` (str), None if there is none."""
         if name not in COMMANDS:
             return None
@@ -42,7 +42,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-def main():
+def main() -> None:
     """Look after the JupyterHub of this machine.
 
     Exit codes and files: jupyterhub-ctl(8).

@@ -17,13 +17,16 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import accounts, units
 from ..archive import (
     ArchiveError,
+    Entry,
     Manifest,
     NewerFormat,
     digest,
@@ -73,7 +76,7 @@ SYSTEMD = os.path.isdir("/run/systemd/system")
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--label", default="manual", help="What it is made for: a part of its name.", metavar="WORD")
-def backup(file, label):
+def backup(file: Path | None, label: str) -> None:
     """Save configuration, secrets and database in one archive.
 
     Without FILE it goes to /var/backups/jupyterhub, where the newest JUPYTERHUB_BACKUPS (/etc/default/jupyterhub) of each label are kept.
@@ -90,12 +93,12 @@ def backup(file, label):
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def backups(as_json):
+def backups(as_json: bool) -> None:
     """List the backups in /var/backups/jupyterhub, the newest last."""
     require_root()
     rows = []
     for file in sorted(FOLDER.glob(f"*{SUFFIX}")):
-        row = {"name": file.name, "size": file.stat().st_size}
+        row: dict[str, Any] = {"name": file.name, "size": file.stat().st_size}
         try:
             manifest = manifest_of(file)
             row |= {"created": manifest.created, "label": manifest.label, "version": manifest.version, "database": manifest.database, "host": manifest.host}
@@ -109,7 +112,7 @@ def backups(as_json):
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--continue", "go_on", is_flag=True, hidden=True)
-def restore(file, go_on):
+def restore(file: Path | None, go_on: bool) -> None:
     """Put back what the backup FILE holds: a path, or a name that `backups` lists.
 
     The state that it replaces is saved first, with the label "restore". The hub is away meanwhile, notebooks go on.
@@ -230,7 +233,7 @@ def _installed_version() -> str:
     return subprocess.run(query, check=True, capture_output=True, text=True).stdout
 
 
-def _pristine():
+def _pristine() -> Callable[[str], bool]:
     """Return a function that tells whether a path (str) is a configuration file that nobody has changed since dpkg has brought it."""
     query = ["dpkg-query", "--show", "--showformat=${Conffiles}", "jupyterhub"]
     shipped = dict(line.split()[:2] for line in subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines() if line.strip())
@@ -355,13 +358,13 @@ def _place_sqlite(manifest: Manifest) -> None:
     sync_folder(path.parent)
 
 
-def _own(path: Path, entry) -> None:
+def _own(path: Path, entry: Entry) -> None:
     """Give a file its owner, group and mode. Those that this machine does not know become root's."""
     os.chown(path, _number(pwd.getpwnam, entry.owner), _number(grp.getgrnam, entry.group))
     path.chmod(entry.mode)
 
 
-def _number(lookup, name: str) -> int:
+def _number(lookup: Callable[[str], Any], name: str) -> int:
     if name.isdecimal():
         return int(name)
     try:
@@ -400,7 +403,7 @@ def _start(stopped: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(wait: bool = False):
+def _alone(wait: bool = False) -> Iterator[None]:
     """Hold the lock that keeps a second backup or restore away. Raises Busy, if not to `wait` for it."""
     os.umask(0o077)
     with _explained(FOLDER.parent):
@@ -419,7 +422,7 @@ def _alone(wait: bool = False):
 
 
 @contextlib.contextmanager
-def _explained(folder: Path):
+def _explained(folder: Path) -> Iterator[None]:
     """Turn what can go wrong with files in `folder` and with the database into a Failure of one line."""
     try:
         yield

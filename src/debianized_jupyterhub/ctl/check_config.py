@@ -11,6 +11,7 @@ import shlex
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,18 +27,18 @@ BECOME_HUB = ["setpriv", f"--reuid={accounts.HUB}", f"--regid={accounts.HUB}", f
 TIMEOUT = 60  # seconds for a configuration that asks the network, say
 
 
-def problems():
+def problems() -> list[Problem]:
     """Return what is wrong with the hub's configuration (list of Problem); for errors see read."""
     return read()[0]
 
 
-def read(as_the_hub_sees_it=True):
+def read(as_the_hub_sees_it: bool = True) -> tuple[list[Problem], dict[str, Any]]:
     """Return what is wrong with the hub's configuration (list of Problem), and what it says (dict of FACTS, empty for a fatal problem).
 
     Without `as_the_hub_sees_it` (bool) the files are those that the caller sees, whose own sandbox may not let it into another's.
     Needs root, or the hub's account in the hub's unit (ExecStartPre= and the like). Raises CheckError where that cannot be found out.
     """
-    command, env = [LAUNCHER, "config"], os.environ
+    command, env = [LAUNCHER, "config"], dict(os.environ)
     if os.geteuid() == 0:
         view = _hub_view() if as_the_hub_sees_it else []
         command, env = [*view, *BECOME_HUB, *command], hub_environment()
@@ -66,13 +67,13 @@ def read(as_the_hub_sees_it=True):
         return [Problem("fatal", said[-1], "correct what it names, then `systemctl restart jupyterhub`")], {}
 
 
-def _hub_view():
+def _hub_view() -> list[str]:
     """Return the start of a command that sees the file system as the running hub does; nothing while there is none."""
     pid = stdout_of("systemctl", "show", "--property=MainPID", "--value", units.HUB)
     return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--"] if pid.isdecimal() and pid != "0" else []
 
 
-def hub_environment():
+def hub_environment() -> dict[str, str]:
     """Return the environment (dict of str) that systemd gives to the hub, drop-ins and EnvironmentFile= included."""
     env = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -85,13 +86,13 @@ def hub_environment():
     for line in stdout_of("systemctl", "show", "--property=Environment,EnvironmentFiles", units.HUB).splitlines():
         name, _, value = line.partition("=")
         if name == "Environment":
-            env.update(pair.split("=", 1) for pair in shlex.split(value) if "=" in pair)
+            env.update({key: text for key, equals, text in (pair.partition("=") for pair in shlex.split(value)) if equals})
         elif name == "EnvironmentFiles":
             env.update(_assignments(value.rpartition(" (")[0]))
     return env
 
 
-def _assignments(path):
+def _assignments(path: str) -> dict[str, str]:
     """Return the assignments (dict of str) of an EnvironmentFile; none of one that cannot be read."""
     try:
         lines = Path(path).read_text().splitlines()
@@ -103,7 +104,7 @@ def _assignments(path):
 
 @click.command("check-config")
 @click.option("--json", "as_json", is_flag=True, help="Print all of it as JSON.")
-def check_config(as_json):
+def check_config(as_json: bool) -> None:
     """Read the configuration as the hub would, and say what is wrong.
 
     Nothing is printed for a good one, and nothing is changed.

@@ -3,11 +3,21 @@
 import subprocess
 
 
-def output(*command, timeout=20, **options):
+def output(*command: str, timeout: float = 20) -> tuple[int, str]:
     """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
-    options = {"stdin": subprocess.DEVNULL, "env": {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}, **options}
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     try:
-        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout, **options)
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env=env,
+        )
     except subprocess.TimeoutExpired:
         return 124, f"no answer after {timeout} s"
     except OSError as error:
@@ -15,7 +25,7 @@ def output(*command, timeout=20, **options):
     return done.returncode, done.stdout.strip()
 
 
-def stdout_of(*command):
+def stdout_of(*command: str) -> str:
     """Return what a command prints to stdout (str, without blank ends) in the caller's environment, "" if it is not there."""
     try:
         return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
@@ -23,6 +33,6 @@ def stdout_of(*command):
         return ""
 
 
-def one_line(text):
+def one_line(text: object) -> str:
     """Return the lines of `text`, such as a command's output, on one line."""
     return " / ".join(line.strip() for line in str(text).splitlines() if line.strip())

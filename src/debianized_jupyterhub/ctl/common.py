@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
 
 import click
 
@@ -24,7 +26,7 @@ class Failure(click.ClickException):
 
     exit_code = 1
 
-    def show(self, file=None):
+    def show(self, file: IO[Any] | None = None) -> None:
         """Print the line, without click's "Error: "."""
         click.echo(f"jupyterhub-ctl: {self.format_message()}", file=file or sys.stderr)
 
@@ -89,19 +91,19 @@ class NoServer(Failure):
     exit_code = 12
 
 
-def default_setting(name, otherwise=""):
+def default_setting(name: str, otherwise: str = "") -> str:
     """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
     script = '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"'
     return stdout_of("bash", "-c", script, "bash", DEFAULTS, name) or otherwise
 
 
-def require_root():
+def require_root() -> None:
     """Raise NotRoot unless the caller is root."""
     if os.geteuid() != 0:
         raise NotRoot(f"needs root: sudo jupyterhub-ctl {' '.join(sys.argv[1:])}")
 
 
-def show(rows, columns, as_json):
+def show(rows: Sequence[Mapping[str, object]], columns: Mapping[str, str], as_json: bool) -> None:
     """Print `rows` (list of dict).
 
     As JSON, whole; as a table of `columns` (dict: key of a row to heading, both str) on a terminal; else one line a row with tabs between

@@ -5,6 +5,8 @@ import json
 import os
 import stat
 import urllib.parse
+from collections.abc import Iterator
+from typing import Any
 
 from ..paths import CTL_FILE
 from .common import Failure, HubDown, require_root
@@ -13,7 +15,7 @@ from .common import Failure, HubDown, require_root
 class HubRefused(Failure):
     """The hub answered with an error; `status` (int) is that of HTTP."""
 
-    def __init__(self, status, message):
+    def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
@@ -24,18 +26,18 @@ class Hub:
     `package` (str) is the package's version that it was started from. Raises NotRoot and HubDown when it is made.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         require_root()
         access = _access()
         self.package = access["package"]
         self._url, self._token = urllib.parse.urlsplit(access["url"]), access["token"]
 
-    def request(self, method, path, **query):
+    def request(self, method: str, path: str, **query: object) -> tuple[int, Any]:
         """Return (status as int, answer as parsed JSON or None); raise HubDown, or HubRefused for a status of 400 and above."""
         target = self._url.path.rstrip("/") + path + (f"?{urllib.parse.urlencode(query)}" if query else "")
         headers = {"Authorization": f"token {self._token}", "Accept": "application/jupyterhub-pagination+json"}
         # No proxy of the environment. The hub answers DELETE when the server has ended, or after 10 s.
-        connection = http.client.HTTPConnection(self._url.hostname, self._url.port, timeout=30 if method == "DELETE" else 10)
+        connection = http.client.HTTPConnection(self._url.hostname or "127.0.0.1", self._url.port, timeout=30 if method == "DELETE" else 10)
         try:
             connection.request(method, target, headers=headers)
             answer = connection.getresponse()
@@ -53,20 +55,20 @@ class Hub:
             raise HubRefused(answer.status, f"the hub answers {answer.status} to {method} {path}: {said or answer.reason}")
         return answer.status, parsed
 
-    def users(self, **query):
+    def users(self, **query: object) -> Iterator[dict[str, Any]]:
         """Yield the models (dict) of all users, of those with a running server for state="active"."""
-        offset = 0
+        offset: int | None = 0
         while offset is not None:
             _, page = self.request("GET", "/users", offset=offset, limit=200, **query)
             yield from page["items"]
             following = page["_pagination"]["next"]
             offset = following["offset"] if following else None
 
-    def count_users(self):
+    def count_users(self) -> int:
         """Return how many users (int) the hub knows."""
         return self.request("GET", "/users", limit=1)[1]["_pagination"]["total"]
 
-    def user(self, name):
+    def user(self, name: str) -> dict[str, Any] | None:
         """Return the model (dict) of one user, None for one that the hub does not know."""
         try:
             return self.request("GET", f"/users/{urllib.parse.quote(name, safe='')}")[1]
@@ -76,7 +78,7 @@ class Hub:
             return None
 
 
-def _access():
+def _access() -> dict[str, str]:
     """Return what the running hub has written down for us (dict); raise HubDown."""
     down = "the hub does not run: `systemctl start jupyterhub`, and `systemctl status jupyterhub` says why it does not"
     try:

@@ -3,11 +3,12 @@
 import contextlib
 import os
 import pwd
+from collections.abc import Iterator, Sequence
 
 import click
 
 from .. import accounts
-from ..notices import MESSAGE, OFFLINE
+from ..notices import MESSAGE, OFFLINE, Notice
 from .common import FULL, Failure, NoSpace, require_root
 
 MAINTENANCE = "The notebook server is under maintenance. Please try again later."
@@ -15,7 +16,7 @@ LIMIT = 2000  # characters; it is an announcement
 
 
 @contextlib.contextmanager
-def as_the_hub():
+def as_the_hub() -> Iterator[None]:
     """Become the hub's account for files in its folder, where it could lay links for root; raise Failure for what goes wrong with them."""
     try:
         account = pwd.getpwnam(accounts.HUB)
@@ -33,13 +34,13 @@ def as_the_hub():
         os.setegid(0)
 
 
-def read(notice):
+def read(notice: Notice) -> str | None:
     """Return the text of a Notice, None without one."""
     with as_the_hub():
         return notice.read()
 
 
-def _text(words):
+def _text(words: Sequence[str]) -> str:
     """Return the words of the command line as a text; raise click.UsageError for what nobody could read."""
     text = " ".join(words).strip()
     if len(text) > LIMIT:
@@ -50,15 +51,15 @@ def _text(words):
 
 
 @click.command()
-@click.argument("text", nargs=-1)
+@click.argument("words", metavar="[TEXT]...", nargs=-1)
 @click.option("--clear", is_flag=True, help="Take the message away.")
-def message(text, clear):
+def message(words: Sequence[str], clear: bool) -> None:
     """Show TEXT to all users: on the hub's pages, and within seconds in all open pages of JupyterLab and Notebook.
 
     It stays until it is cleared or replaced. Without TEXT, print the message that is shown.
     """
     require_root()
-    text = _text(text)
+    text = _text(words)
     if text and clear:
         raise click.UsageError("either TEXT or --clear.")
     if clear:
@@ -75,7 +76,7 @@ def message(text, clear):
 
 @click.command()
 @click.argument("message", nargs=-1)
-def offline(message):
+def offline(message: Sequence[str]) -> None:
     """Let nobody in: new logins and starts of servers get MESSAGE and status 503. Running notebooks go on.
 
     Administrators of the hub, and users whose server runs, can log in as before. It stays so until `online`, also through a
@@ -89,7 +90,7 @@ def offline(message):
 
 
 @click.command()
-def online():
+def online() -> None:
     """Let users in again."""
     require_root()
     with as_the_hub():

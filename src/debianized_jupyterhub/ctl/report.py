@@ -7,6 +7,7 @@ import re
 import tarfile
 import time
 import urllib.parse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
@@ -47,7 +48,7 @@ _LONG = re.compile(r"(?<![\w/.-])(?=[A-Za-z_-]*\d)[A-Za-z0-9_+-]{32,}={0,2}(?![\
 _KEY = re.compile(r"(?s)-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)")
 
 
-def known_secrets():
+def known_secrets() -> set[str]:
     """Return the secrets of this installation (set of str) that have a place of their own: wherever they turn up, they are masked."""
     found = {value for name, value in hub_environment().items() if re.fullmatch(_NAME, name, re.IGNORECASE)}
     for path in [*Path(STATE).glob("cookie_secret*"), *Path(CONFIG).glob("*token*")]:
@@ -58,7 +59,7 @@ def known_secrets():
     return {secret for secret in found if len(secret) >= 6}
 
 
-def redact(text, secrets=()):
+def redact(text: str, secrets: Iterable[str] = ()) -> str:
     """Return `text` without what is, or looks like, a secret."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, MASK).replace(urllib.parse.quote(secret, safe=""), MASK)
@@ -71,7 +72,7 @@ def redact(text, secrets=()):
     return _LONG.sub(MASK, text)
 
 
-def contents():
+def contents() -> Iterator[tuple[str, str]]:
     """Yield (name in the archive, text not yet redacted)."""
     yield "verify.json", json.dumps([result.as_dict() for result in results()], indent=2)
     packages = ["jupyterhub", "nodejs", "python3", "systemd", "sudo", "libpam-modules", "nginx", "apache2", "haproxy", "caddy", "sssd", "postgresql"]
@@ -104,15 +105,15 @@ def contents():
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(dir_okay=False))
-def report(file):
+@click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
+def report(file: Path | None) -> None:
     """Write what somebody who helps must know into one archive, FILE (default: in the current folder), without secrets.
 
     Versions, all of `verify`, units, the journal of the last 7 days and the configuration. What is, or looks like, a password, token or key
     is masked; users' names are not. Look through it before you give it away.
     """
     require_root()
-    file = Path(file or time.strftime("jupyterhub-report-%Y%m%d-%H%M%S.tar.gz"))
+    file = file or Path(time.strftime("jupyterhub-report-%Y%m%d-%H%M%S.tar.gz"))
     if os.path.lexists(file):
         raise Failure(f"{file} is there already: name another file")
     new = file.with_name(f".{file.name}.new")

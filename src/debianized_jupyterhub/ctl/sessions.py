@@ -3,7 +3,9 @@
 import datetime
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import click
@@ -15,7 +17,7 @@ from .hub import Hub, HubRefused
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
-def session_of(pid):
+def session_of(pid: int) -> str | None:
     """Return the control group of the session that process `pid` (int) is in, as a path below /, None if there is none (any more)."""
     try:
         lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
@@ -28,7 +30,7 @@ def session_of(pid):
     return None
 
 
-def processes(pid):
+def processes(pid: int) -> list[int]:
     """Return the pids (list of int) of the session of process `pid`; of `pid` and what it started where systemd does not run."""
     if session := session_of(pid):
         for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
@@ -45,7 +47,7 @@ def processes(pid):
     return found
 
 
-def memory(pids):
+def memory(pids: Iterable[int]) -> int:
     """Return the memory of the processes together in bytes; what they share counts once in all (PSS, proc_pid_smaps_rollup(5))."""
     total = 0
     for pid in pids:
@@ -57,7 +59,7 @@ def memory(pids):
     return total
 
 
-def cpu_seconds(pids):
+def cpu_seconds(pids: Iterable[int]) -> float:
     """Return the processor time that the processes and their ended children have used, in seconds (proc_pid_stat(5))."""
     total = 0
     for pid in pids:
@@ -69,7 +71,7 @@ def cpu_seconds(pids):
     return total / TICKS
 
 
-def version(pids):
+def version(pids: Iterable[int]) -> str | None:
     """Return the package's version (str) whose files the server runs from, None if it cannot be seen."""
     for pid in pids:
         for name in ("cmdline", "maps"):
@@ -82,7 +84,7 @@ def version(pids):
     return None
 
 
-def seconds_since(stamp):
+def seconds_since(stamp: str | None) -> int | None:
     """Return the seconds (int) since a time of the hub's API (ISO 8601), None for None."""
     if stamp is None:
         return None
@@ -90,7 +92,7 @@ def seconds_since(stamp):
     return max(0, int((datetime.datetime.now(datetime.UTC) - moment).total_seconds()))
 
 
-def running(hub, measure=0.5):
+def running(hub: Hub, measure: float = 0.5) -> list[dict[str, Any]]:
     """Return all running servers (list of dict, see COLUMNS) of `hub` (Hub), which are looked at for `measure` seconds for their use of the processor."""
     rows = []
     for user in hub.users(state="active"):
@@ -121,7 +123,7 @@ def running(hub, measure=0.5):
     return rows
 
 
-def span(seconds):
+def span(seconds: int) -> str:
     """Return a length of time as a person says it: 42 s, 17 min, 3 h, 5 d."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
@@ -129,7 +131,7 @@ def span(seconds):
     return f"{seconds} s"
 
 
-def size(count):
+def size(count: int) -> str:
     """Return a number of bytes as a person says it."""
     return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
 
@@ -148,7 +150,7 @@ COLUMNS = {
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print all that is known, times in seconds and memory in bytes.")
-def sessions(as_json):
+def sessions(as_json: bool) -> None:
     """List the notebook servers that run.
 
     `idle` is the time since the hub heard of activity. `cpu` (100 is one processor) and `memory` are those of the server with its
@@ -168,7 +170,7 @@ def sessions(as_json):
 @click.argument("user")
 @click.option("--server", "name", default="", help="A named server of the user; the default one without this.")
 @click.option("--timeout", default=30, show_default=True, help="Seconds to wait for its end.")
-def stop(user, name, timeout):
+def stop(user: str, name: str, timeout: int) -> None:
     """Stop USER's notebook server and its kernels, as the button on the hub's page does.
 
     Notebooks that were not saved lose their last changes.
@@ -185,7 +187,7 @@ def stop(user, name, timeout):
     try:
         hub.request("DELETE", path)
     except HubRefused:
-        left = hub.user(user)["servers"].get(name)
+        left = (hub.user(user) or {}).get("servers", {}).get(name)
         if left and left["pending"] != "stop":  # else somebody else was quicker
             raise
     deadline = time.monotonic() + timeout

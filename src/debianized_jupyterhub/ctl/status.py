@@ -7,32 +7,33 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import click
 
 from .. import units
 from ..notices import MESSAGE, OFFLINE
-from ..paths import CONFIG, PROXY_MADE_OF
+from ..paths import CONFIG, DEFAULTS, PROXY_MADE_OF
 from .command import stdout_of
-from .common import DEFAULTS, HubDown, default_setting, require_root
+from .common import HubDown, default_setting, require_root
 from .hub import Hub
 from .notices import read
 from .sessions import running, span
 
 
-def unit_states():
+def unit_states() -> dict[str, str]:
     """Return {name of a unit: its state (str, as systemctl is-active)}."""
     states = stdout_of("systemctl", "is-active", *units.ALL).splitlines()
     return dict(zip(units.ALL, states or ["unknown"] * len(units.ALL), strict=False))
 
 
-def started(unit):
+def started(unit: str) -> float | None:
     """Return when a unit became active, in seconds of time.time(), None if it is not."""
     since = stdout_of("systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", unit)
     return time.time() - time.monotonic() + int(since) / 1e6 if since.isdecimal() and int(since) else None
 
 
-def restart_reasons(package, installed):
+def restart_reasons(package: str | None, installed: str | None) -> list[str]:
     """Return why a restart is due (list of str): `package` is the version that the hub was started from, `installed` that of dpkg."""
     reasons = []
     if package and installed and package != installed:
@@ -48,9 +49,9 @@ def restart_reasons(package, installed):
     return reasons
 
 
-def look():
+def look() -> dict[str, Any]:
     """Return the state of the installation (dict, as --json prints it)."""
-    state = {
+    state: dict[str, Any] = {
         "units": unit_states(),
         "installed": stdout_of("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
         "hub": None,
@@ -77,7 +78,7 @@ def look():
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
-def status(as_json):
+def status(as_json: bool) -> None:
     """Show at one glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
     require_root()
     state = look()

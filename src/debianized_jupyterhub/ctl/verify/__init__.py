@@ -6,17 +6,19 @@ check.py says what a check is; the checks are in modules by subject.
 import importlib
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import click
 
 from ..common import CheckError, CheckFailed, require_root, show
+from .check import Check, Result
 
 SUBJECTS = ("rights", "services", "software", "data", "machine")  # the modules with checks, in the order of the output
 COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to mend it"}
 
 
-def results(names=()):
+def results(names: Iterable[str] = ()) -> Iterator[Result]:
     """Yield what the checks called `names` (list of str; none for all) and those that they need find (check.Result).
 
     Raises click.BadParameter for an unknown name.
@@ -37,11 +39,11 @@ def results(names=()):
         yield from check.run(wanted)
 
 
-def in_order(known, names):
+def in_order(known: dict[str, Check], names: Iterable[str]) -> list[Check]:
     """Return the checks called `names`, each after those that it needs (list of check.Check, from the dict `known`)."""
-    done = {}
+    done: dict[str, Check] = {}
 
-    def add(name):
+    def add(name: str) -> None:
         for ground in known[name].needs:
             add(ground)
         done[name] = known[name]
@@ -51,7 +53,7 @@ def in_order(known, names):
     return list(done.values())
 
 
-def on_terminal(found):
+def on_terminal(found: Iterable[Result]) -> None:
     """Print a table of what was looked at, and each problem with its remedy."""
     from rich import box
     from rich.console import Console
@@ -81,13 +83,13 @@ def on_terminal(found):
     help="Also log in as NAME, start a server, run a cell and stop the server. The password is asked for, or read from stdin.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
-def verify(checks, user, as_json):
+def verify(checks: list[str], user: str | None, as_json: bool) -> None:
     """Look at everything that JupyterHub needs on this machine, and say what is wrong and how to mend it.
 
     With CHECKs only at these, and at what they build on. Nothing is changed. Exit code 5: a check failed. 6: none failed, but one could not be done.
     """
     require_root()
-    password = None
+    password = ""
     if user:
         from .login import ask_password
 
@@ -105,7 +107,7 @@ def verify(checks, user, as_json):
     conclude(found)
 
 
-def conclude(found):
+def conclude(found: Iterable[Result]) -> None:
     """Print a last line to stderr, or raise CheckFailed or CheckError."""
     count = Counter(result.status for result in found)
     summary = ", ".join(f"{number} {status}" for status, number in count.items())

@@ -2,7 +2,9 @@
 
 import functools
 import threading
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 from ..command import output
 
@@ -23,7 +25,7 @@ class Result:
     why: str = ""  # what follows from it
     mend: str = ""  # what to do, one line
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, str]:
         """Return it as a dict of str."""
         return asdict(self)
 
@@ -33,7 +35,7 @@ class Finding(Exception):
 
     status = FAILED
 
-    def __init__(self, what, why="", mend=""):
+    def __init__(self, what: str, why: str = "", mend: str = "") -> None:
         super().__init__(what)
         self.what, self.why, self.mend = what, why, mend
 
@@ -48,17 +50,23 @@ class Warned(Finding):
     status = WARNING
 
 
+# A check's function yields what it finds, and a str for what there is to say where all is well.
+Findings = Iterable[Finding | str]
+Finds = Callable[[], Findings | None]
+
+
 @dataclass(frozen=True)
 class Check:
     """A registered check."""
 
     name: str
-    finds: object  # the function: yields Finding, and a str for what there is to say where all is well
-    needs: tuple = field(default=())
+    finds: Finds
+    needs: tuple[str, ...] = ()
 
-    def run(self):
+    def run(self) -> list[Result]:
         """Return its results (list of Result, at least one)."""
-        found, said = [], ""
+        found: list[Finding] = []
+        said = ""
         try:
             for item in self.finds() or ():
                 if isinstance(item, str):
@@ -75,22 +83,22 @@ class Check:
         return [Result(self.name, finding.status, finding.what, finding.why, finding.mend) for finding in found]
 
 
-CHECKS = []
+CHECKS: list[Check] = []
 
 
-def check(name, needs=()):
+def check(name: str, needs: Iterable[str] = ()) -> Callable[[Finds], Finds]:
     """Register the decorated generator function as a check called `name` (str), of use only where the checks `needs` (str) did not fail."""
 
-    def register(function):
+    def register(function: Finds) -> Finds:
         CHECKS.append(Check(name, function, tuple(needs)))
         return function
 
     return register
 
 
-def run(checks):
+def run(checks: Iterable[Check]) -> Iterator[Result]:
     """Yield the results of `checks` (list of Check), in their order; a check comes after those that it needs."""
-    bad = set()
+    bad: set[str] = set()
     for each in checks:
         if grounds := [name for name in each.needs if name in bad]:
             bad.add(each.name)
@@ -102,19 +110,22 @@ def run(checks):
         yield from results
 
 
-def once(function):
+T = TypeVar("T")
+
+
+def once(function: Callable[[], T]) -> Callable[[], T]:
     """Let a function without arguments be executed once, also when several threads ask; it keeps its answer."""
     lock, kept = threading.Lock(), functools.cache(function)
 
     @functools.wraps(function)
-    def ask():
+    def ask() -> T:
         with lock:
             return kept()
 
     return ask
 
 
-def properties(unit, *names):
+def properties(unit: str, *names: str) -> dict[str, str]:
     """Return the properties called `names` of a unit of systemd (dict of str); an empty one if systemd does not answer."""
     lines = output("systemctl", "show", f"--property={','.join(names)}", unit)[1].splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
+    return {key: value for key, equals, value in (line.partition("=") for line in lines) if equals}

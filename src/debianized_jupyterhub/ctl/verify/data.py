@@ -10,13 +10,13 @@ from urllib.parse import quote
 
 from ...paths import VENV
 from ..command import one_line
-from .check import Failed, Warned, check
+from .check import Failed, Findings, Warned, check
 from .services import setting
 
 RESTORE = "jupyterhub-ctl backups lists what jupyterhub-ctl restore can bring back"
 
 
-def expected_revision():
+def expected_revision() -> str:
     """Return the schema (str) that this version's database has, from JupyterHub's own list of migrations."""
     (versions,) = Path(VENV).glob("lib/python3.*/site-packages/jupyterhub/alembic/versions")
     own, earlier = set(), set()
@@ -28,7 +28,7 @@ def expected_revision():
     return head
 
 
-def _sqlite_revision(path):
+def _sqlite_revision(path: str) -> str:
     """Return the schema (str) of a SQLite file after a look at all of its pages; raise Failed."""
     try:
         with sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=3) as database:
@@ -44,7 +44,7 @@ def _sqlite_revision(path):
         raise Failed(f"{path} is corrupt: {error}", "users and tokens may be lost", RESTORE) from None
 
 
-def _server_revision(url):
+def _server_revision(url: str) -> tuple[str, str]:
     """Return the name without its password and the schema of a database on a server; raise Failed."""
     import sqlalchemy
 
@@ -58,7 +58,7 @@ def _server_revision(url):
 
 
 @check("database", needs=["secrets", "configuration", "disk"])
-def database():
+def database() -> Findings:
     """Sound, and of the schema of this version."""
     url = setting("db_url")
     if url.startswith("sqlite:///"):
@@ -82,7 +82,7 @@ def database():
 
 
 @check("certificate")
-def certificate():
+def certificate() -> Findings:
     """What a web server on this machine shows at port 443; nothing to say where there is none."""
     try:
         with socket.create_connection(("127.0.0.1", 443), timeout=2):

@@ -1,12 +1,17 @@
 """verify --user: what a user does, through the address that browsers use, with the time that each step takes."""
 
+from __future__ import annotations
+
 import json
 import re
 import sys
 import time
 import urllib.parse
 import uuid
+from collections.abc import Callable, Iterable
+from functools import partial
 from html import unescape
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +20,9 @@ from ..common import NoSuchUser
 from .check import FAILED, PASSED, SKIPPED, Result
 from .services import public_address
 
+if TYPE_CHECKING:
+    from requests import Response
+
 STEPS = ("login", "spawn", "cell", "stop")
 TIMEOUT = 60  # seconds for each step
 
@@ -22,12 +30,12 @@ TIMEOUT = 60  # seconds for each step
 class Refused(Exception):
     """The hub or a server said no; the text is what the page tells its user."""
 
-    def __init__(self, words, mend):
+    def __init__(self, words: str, mend: str) -> None:
         super().__init__(words)
         self.mend = mend
 
 
-def ask_password(name):
+def ask_password(name: str) -> str:
     """Return the password of account `name` (str), from the terminal or the first line of stdin; raise NoSuchUser."""
     if not accounts.exists(name):
         raise NoSuchUser(f"this machine knows no user {name!r}: `getent passwd` lists its users")
@@ -36,12 +44,13 @@ def ask_password(name):
     return sys.stdin.readline().rstrip("\n")
 
 
-def journey(name, password, found):
+def journey(name: str, password: str, found: Iterable[Result]) -> list[Result]:
     """Return the results (list of check.Result) of the user's steps; `found` are those of the machine: without its login page there is no way."""
     if any(result.name == "login-page" and result.status != PASSED for result in found):
         return [Result(step, SKIPPED, "not looked at: login-page comes first") for step in STEPS]
     visitor = Visitor(name)
-    steps = iter(zip(STEPS, (lambda: visitor.log_in(password), visitor.start, visitor.run_a_cell, visitor.stop), strict=True))
+    acts: list[Callable[[], str | None]] = [partial(visitor.log_in, password), visitor.start, visitor.run_a_cell, visitor.stop]
+    steps = iter(zip(STEPS, acts, strict=True))
     results = []
     try:
         for step, act in steps:
@@ -58,7 +67,7 @@ def journey(name, password, found):
     return results
 
 
-def _words(answer):
+def _words(answer: Response) -> str:
     """Return what a page tells a person (str)."""
     try:
         return answer.json()["message"]
@@ -72,7 +81,7 @@ def _words(answer):
 class Visitor:
     """A browser with its cookies. What it starts, it also ends."""
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         import requests
 
         host, port, self.path = public_address()
@@ -81,29 +90,29 @@ class Visitor:
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy between us and the machine
         self.started = False
-        self.kernel = None
+        self.kernel: str | None = None
 
     @property
-    def server(self):
+    def server(self) -> str:
         """The path of the user's server."""
         return f"{self.path}/user/{self.quoted}/"
 
-    def call(self, method, path, **options):
+    def call(self, method: str, path: str, **options: Any) -> Response:
         """Send a request; return the answer, raise Refused for a status of 400 and above."""
         headers = {"Referer": self.origin + path}
         for cookie in self.session.cookies:
-            if cookie.name == "_xsrf" and path.startswith(urllib.parse.unquote(cookie.path)):
+            if cookie.name == "_xsrf" and cookie.value and path.startswith(urllib.parse.unquote(cookie.path)):
                 headers["X-XSRFToken"] = cookie.value
         answer = self.session.request(method, self.origin + path, headers=headers, timeout=TIMEOUT, **options)
         if answer.status_code >= 400:
             raise Refused(f"{answer.status_code}: {_words(answer)}", "journalctl -u jupyterhub -n 30")
         return answer
 
-    def hub_api(self, method, path):
+    def hub_api(self, method: str, path: str) -> Response:
         """Call the hub's REST API about this user."""
         return self.call(method, f"{self.path}/hub/api/users/{self.quoted}{path}")
 
-    def log_in(self, password):
+    def log_in(self, password: str) -> None:
         """Fill in the login form."""
         self.call("GET", f"{self.path}/hub/login")
         token = next(cookie.value for cookie in self.session.cookies if cookie.name == "_xsrf")
@@ -119,22 +128,22 @@ class Visitor:
         if "/hub/home" not in answer.url:
             raise Refused(f"the hub leads to {answer.url}: {_words(answer)}", "journalctl -u jupyterhub -n 30")
 
-    def start(self):
+    def start(self) -> str | None:
         """Start the server, unless it runs: then that one is taken, and left as it is."""
         if self.hub_api("GET", "").json()["servers"].get(""):
             return "it ran before, and goes on"
         self.started = True
         self.hub_api("POST", "/server")
         with self.session.get(f"{self.origin}{self.path}/hub/api/users/{self.quoted}/server/progress", stream=True, timeout=TIMEOUT) as stream:
-            for line in stream.iter_lines(decode_unicode=True):
-                event = json.loads(line[5:]) if line.startswith("data:") else {}
+            for line in stream.iter_lines():
+                event = json.loads(line[5:]) if line.startswith(b"data:") else {}
                 if event.get("failed"):
                     raise Refused(event["message"], f"journalctl -t jupyterhub-singleuser _UID=$(id -u {self.name}) -n 30")
                 if event.get("ready"):
                     return None
         raise Refused("the hub does not say that the server is ready", "journalctl -u jupyterhub -n 30")
 
-    def run_a_cell(self):
+    def run_a_cell(self) -> None:
         """Have a fresh kernel multiply, over the websocket."""
         import requests
         import websocket
@@ -157,11 +166,11 @@ class Visitor:
             raise Refused(f"6 * 7 is {result!r}", "journalctl -t jupyterhub-singleuser -n 30")
         self._end_kernel()
 
-    def _end_kernel(self):
+    def _end_kernel(self) -> None:
         kernel, self.kernel = self.kernel, None
         self.call("DELETE", f"{self.server}api/kernels/{kernel}")
 
-    def stop(self):
+    def stop(self) -> str | None:
         """Stop the server that start() started."""
         if not self.started:
             return "not stopped: it ran before"
@@ -174,7 +183,7 @@ class Visitor:
         self.started = False
         return None
 
-    def clean_up(self):
+    def clean_up(self) -> None:
         """End what is left of ours after a failure."""
         for left, end in ((self.kernel, self._end_kernel), (self.started, self.stop)):
             try:

@@ -1,10 +1,11 @@
 """Checks: has the machine room for what runs on it?"""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...paths import STATE
-from .check import Failed, Warned, check
+from .check import Failed, Findings, Warned, check
 
 MB = 1 << 20
 # Folder: what needs it.
@@ -17,7 +18,7 @@ FOLDERS = {
 }
 
 
-def _file_systems():
+def _file_systems() -> Iterator[tuple[str, str]]:
     """Yield (folder, consequence) for each file system below FOLDERS once."""
     seen = set()
     for folder, consequence in FOLDERS.items():
@@ -27,7 +28,7 @@ def _file_systems():
 
 
 @check("disk")
-def disk():
+def disk() -> Findings:
     """Room, inodes, and whether it can be written to."""
     for folder, consequence in _file_systems():
         fs = os.statvfs(folder)
@@ -47,7 +48,7 @@ def disk():
 
 
 @check("memory")
-def memory():
+def memory() -> Findings:
     """What the kernel thinks can be had without swapping."""
     lines = (line.split() for line in Path("/proc/meminfo").read_text().splitlines())
     values = {line[0].rstrip(":"): int(line[1]) << 10 for line in lines}

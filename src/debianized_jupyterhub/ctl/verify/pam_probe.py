@@ -22,7 +22,7 @@ from ...pam import (
 FAIL_DELAY = 10  # PAM_FAIL_DELAY of security/_pam_types.h
 
 
-def main(service):
+def main(service: str) -> None:
     """Probe one PAM service (str)."""
     conversation = pamela.new_simple_password_conv(("no password",), "utf-8")
     handle = pamela.pam_start(service, "root", conversation)

@@ -5,6 +5,7 @@ import os
 import pwd
 import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from ... import units
@@ -24,7 +25,7 @@ from ...paths import (
 )
 from ..check_config import BECOME_HUB
 from ..command import one_line, output
-from .check import Failed, Warned, check, once, properties
+from .check import Failed, Findings, Warned, check, once, properties
 
 TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
 MEDIATOR = f"{LIBEXEC}/sudospawner"
@@ -46,7 +47,7 @@ MODES = {
 
 
 @check("accounts")
-def accounts():
+def accounts() -> Findings:
     """The two accounts exist and are no root in disguise."""
     for name in (ACCOUNT, PROXY):
         try:
@@ -60,7 +61,7 @@ def accounts():
 
 
 @check("secrets", needs=["accounts"])
-def secrets():
+def secrets() -> Findings:
     """Owners and modes of what holds secrets; the hub must be able to read its configuration."""
     for path, (owner, group, mode, mend) in MODES.items():
         try:
@@ -74,16 +75,16 @@ def secrets():
             worse = "others can change it" if extra & 0o022 else "others can read it"
             yield Failed(f"{path} has mode {stat.S_IMODE(status.st_mode):04o}, at most {mode:04o} is right", worse, mend)
     gid = grp.getgrnam(ACCOUNT).gr_gid
-    for path in sorted(Path(CONFIG).glob("jupyterhub_config.d/*.py")):
-        status = path.stat()
+    for file in sorted(Path(CONFIG).glob("jupyterhub_config.d/*.py")):
+        status = file.stat()
         if status.st_mode & 0o022:
-            yield Failed(f"{path} can be written to by others", "who can write to it is the hub", TMPFILES)
+            yield Failed(f"{file} can be written to by others", "who can write to it is the hub", TMPFILES)
         elif not (status.st_mode & 0o004 or (status.st_mode & 0o040 and status.st_gid == gid)):
-            yield Failed(f"{path} cannot be read by the hub", "the hub will not start again", TMPFILES)
+            yield Failed(f"{file} cannot be read by the hub", "the hub will not start again", TMPFILES)
 
 
 @once
-def unit_groups():
+def unit_groups() -> list[str]:
     """Return the groups (list of str) that the hub's unit gives it."""
     unit = properties(units.HUB, "LoadState", "SupplementaryGroups")
     # A masked unit says nothing.
@@ -91,7 +92,7 @@ def unit_groups():
 
 
 @check("groups", needs=["accounts"])
-def groups():
+def groups() -> Findings:
     """shadow for PAM, jupyterhub-proxy for the proxy's socket; and somebody who may log in."""
     for name, use in {"shadow": "nobody with a local account can log in", PROXY: "the hub cannot reach its proxy"}.items():
         if name not in unit_groups():
@@ -108,20 +109,20 @@ def groups():
         yield f"members of users: {len(users.gr_mem)}"
 
 
-def as_hub(*command):
+def as_hub(*command: str) -> list[str]:
     """Return the command (list of str) as the hub's account with the groups of its unit runs it, without new privileges."""
     groups = ",".join([ACCOUNT, *unit_groups()])
     become = [f"--groups={groups}" if part.startswith("--groups=") else part for part in BECOME_HUB]
     return [*become[:-1], "--no-new-privs", "--", *command]
 
 
-def _sudo(*arguments):
+def _sudo(*arguments: str) -> tuple[int, str]:
     """Ask sudo as the hub's account; return (exit code, words)."""
     become = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "--"]
     return output(*become, "sudo", "-n", *arguments)
 
 
-def _candidates():
+def _candidates() -> Iterator[str]:
     """Yield local people (str), members of `users` first: for them sudo is asked."""
     try:
         members = grp.getgrnam("users").gr_mem
@@ -131,7 +132,7 @@ def _candidates():
     yield from dict.fromkeys([name for name in members if name in people] + people)
 
 
-def _require_rule():
+def _require_rule() -> None:
     """Raise Failed unless sudoers can be read and its rule for the hub is in force."""
     code, said = output("visudo", "-c")
     if code != 0:
@@ -160,7 +161,7 @@ def _require_rule():
         )
 
 
-def _require_no_more():
+def _require_no_more() -> None:
     """Raise Failed where sudo lets the hub do more than start notebook servers of users."""
     if _sudo("-l", "/bin/sh")[0] == 0:
         raise Failed(
@@ -173,7 +174,7 @@ def _require_no_more():
 
 
 @check("sudoers", needs=["accounts", "package-files"])
-def sudoers():
+def sudoers() -> Findings:
     """Is the policy well formed, and what does sudo make of it?"""
     _require_rule()
     _require_no_more()
@@ -190,7 +191,7 @@ KINDS = ("auth", "account", "password", "session")
 _LINE = re.compile(r"-?(?P<kind>\w+)\s+(?P<control>\[[^]]*\]|\S+)\s+(?P<module>\S+)(?P<rest>.*)")
 
 
-def _stack(service):
+def _stack(service: str) -> Iterator[tuple[str, int, str, str]]:
     """Yield (file, line number, kind, module) of a PAM service (file in /etc/pam.d), with what it includes.
 
     Raises Failed for what libpam would trip over.
@@ -222,12 +223,12 @@ def _stack(service):
             yield str(path), number, found["kind"], found["module"]
 
 
-def _module_exists(name):
+def _module_exists(name: str) -> bool:
     return Path(name).exists() or any(Path("/usr/lib").glob(f"*/security/{name}")) or Path("/usr/lib/security", name).exists()
 
 
 @check("pam-files")
-def pam_files():
+def pam_files() -> Findings:
     """Both services can be read, and their modules are there."""
     for service in (LOGIN_SERVICE, SESSION_SERVICE):
         modules = list(_stack(service))
@@ -251,7 +252,7 @@ def pam_files():
 
 
 @check("logins")
-def logins():
+def logins() -> None:
     """pam_nologin is the machine's own switch."""
     for path in ("/etc/nologin", "/run/nologin"):
         if os.path.exists(path):
@@ -259,7 +260,7 @@ def logins():
 
 
 @check("pam", needs=["pam-files", "groups", "accounts"])
-def pam():
+def pam() -> None:
     """A PAM transaction as the hub's account: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
     code, said = output(*as_hub(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
     if code != 0:
@@ -271,7 +272,7 @@ def pam():
 
 
 @check("logind", needs=["pam-files"])
-def logind():
+def logind() -> None:
     """A notebook server is a session of systemd-logind."""
     mend = "systemctl unmask systemd-logind dbus; systemctl start systemd-logind"
     for unit in ("dbus.service", "systemd-logind.service"):

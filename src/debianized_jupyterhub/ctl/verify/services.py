@@ -6,24 +6,27 @@ import os
 import pwd
 import socket
 import urllib.parse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from ... import accounts, defaults, gate, notices, units
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
+from ...settings_check import Problem
 from .. import check_config
-from .check import Failed, Warned, check, once, properties
+from .check import Failed, Finding, Findings, Warned, check, once, properties
 
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
 RESTART = "systemctl restart jupyterhub"
 
 
 @once
-def configuration_read():
+def configuration_read() -> tuple[list[Problem], dict[str, Any]]:
     """Return check_config.read(), which takes most of a second, once."""
     return check_config.read()
 
 
-def setting(name):
+def setting(name: str) -> Any:
     """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
     shipped = {"bind_url": defaults.BIND_URL, "hub_ip": "127.0.0.1", "hub_port": 8081}
     shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET}
@@ -31,7 +34,7 @@ def setting(name):
 
 
 @check("configuration", needs=["package-files", "secrets"])
-def configuration():
+def configuration() -> Findings:
     """As the hub would read it at its next start."""
     for problem in configuration_read()[0]:
         if problem.fatal:
@@ -39,7 +42,7 @@ def configuration():
 
 
 @check("settings", needs=["configuration"])
-def settings():
+def settings() -> Findings:
     """Settings that nothing knows; what JupyterHub itself warns of."""
     for problem in configuration_read()[0]:
         if not problem.fatal:
@@ -50,7 +53,7 @@ def settings():
 # -- Ports -------------------------------------------------------------------------------------------------------------------------
 
 
-def listeners(port):
+def listeners(port: int) -> tuple[set[int], set[str]]:
     """Return the uids (set of int) of the sockets that listen on a TCP port, and their inodes (set of str). Source: proc_net_tcp(5)."""
     uids, inodes = set(), set()
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
@@ -62,7 +65,7 @@ def listeners(port):
     return uids, inodes
 
 
-def program_of(inodes):
+def program_of(inodes: set[str]) -> str:
     """Return "NAME (pid N)" for the process that has a socket of `inodes` (set of str) open."""
     wanted = {f"socket:[{inode}]" for inode in inodes}
     for link in Path("/proc").glob("[0-9]*/fd/*"):
@@ -74,13 +77,13 @@ def program_of(inodes):
     return "a process that has gone"
 
 
-def proxy_port():
+def proxy_port() -> int:
     """Return the TCP port (int) that browsers reach."""
     return urllib.parse.urlsplit(setting("bind_url")).port or 80
 
 
 @check("ports", needs=["accounts", "configuration"])
-def ports():
+def ports() -> Findings:
     """Does another program have the port of the proxy or of the hub?"""
     for port, account, mend in (
         (proxy_port(), accounts.PROXY, f"stop it, or set another port in JUPYTERHUB_BIND_URL in {DEFAULTS}; then systemctl start jupyterhub"),
@@ -95,7 +98,7 @@ def ports():
 # -- Units -------------------------------------------------------------------------------------------------------------------------
 
 
-def unit_findings(unit):
+def unit_findings(unit: str) -> Iterator[Finding]:
     """Yield what is wrong with a unit that must run now and after the next boot."""
     state = properties(unit, "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload")
     if not state:
@@ -115,19 +118,19 @@ def unit_findings(unit):
 
 
 @check(units.SPAWNER, needs=["accounts", "package-files"])
-def spawner_unit():
+def spawner_unit() -> Findings:
     """The hub's way to sudo."""
     return unit_findings(units.SPAWNER)
 
 
 @check(units.PROXY, needs=["accounts", "package-files", "node", "ports", "configuration"])
-def proxy_unit():
+def proxy_unit() -> Findings:
     """The one port for browsers."""
     return unit_findings(units.PROXY)
 
 
 @check(units.HUB, needs=[units.PROXY, "configuration", "secrets", "database", "groups"])
-def hub_unit():
+def hub_unit() -> Findings:
     """The hub itself."""
     return unit_findings(units.HUB)
 
@@ -136,17 +139,17 @@ def hub_unit():
 
 
 class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
+    def __init__(self, path: str) -> None:
         super().__init__("localhost", timeout=TIMEOUT)
         self._path = path
 
-    def connect(self):
+    def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
 
 
-def get(connection, path, **headers):
+def get(connection: http.client.HTTPConnection, path: str, **headers: str) -> tuple[int, str]:
     """Send one GET request; return (status as int, body as str)."""
     try:
         connection.request("GET", path, headers=headers)
@@ -157,7 +160,7 @@ def get(connection, path, **headers):
 
 
 @check("spawner-socket", needs=[units.SPAWNER])
-def spawner_socket():
+def spawner_socket() -> None:
     """Ask for a process that there is none of: the gate must say so."""
     nobody = int(Path("/proc/sys/kernel/pid_max").read_text())
     try:
@@ -167,7 +170,7 @@ def spawner_socket():
 
 
 @check("proxy-api", needs=[units.PROXY, "secrets"])
-def proxy_api():
+def proxy_api() -> Findings:
     """The hub tells the proxy its routes through a socket, with the token of proxy.env."""
     mend = "systemctl restart jupyterhub-proxy"
     token = check_config.hub_environment().get("CONFIGPROXY_AUTH_TOKEN", "")
@@ -183,7 +186,7 @@ def proxy_api():
 
 
 @check("hub", needs=[units.HUB])
-def hub():
+def hub() -> Findings:
     """Does the hub itself answer, at its own port?"""
     base = urllib.parse.urlsplit(setting("bind_url")).path.rstrip("/")
     host, port = setting("hub_ip") or "127.0.0.1", setting("hub_port")
@@ -196,7 +199,7 @@ def hub():
         yield Failed(f"the hub answers with status {status}", "it is not well", f"journalctl -u jupyterhub -n 30; then {RESTART}")
 
 
-def public_address():
+def public_address() -> tuple[str, int, str]:
     """Return (host, port, path) at which this machine reaches the proxy."""
     url = urllib.parse.urlsplit(setting("bind_url"))
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(url.hostname or "", url.hostname)
@@ -204,7 +207,7 @@ def public_address():
 
 
 @check("login-page", needs=["hub", "proxy-api"])
-def login_page():
+def login_page() -> Findings:
     """As a browser gets it, through the proxy."""
     if text := notices.OFFLINE.read():
         raise Warned(f"the hub is offline: {text}", "nobody new can log in", "jupyterhub-ctl online, when the maintenance is over")

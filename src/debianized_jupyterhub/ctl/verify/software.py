@@ -10,7 +10,7 @@ from ... import paths
 from ...paths import DEFAULTS, LIBEXEC
 from ..command import one_line, output
 from ..common import default_setting
-from .check import Failed, Warned, check, once
+from .check import Failed, Findings, Warned, check, once
 
 VENV, TREES = Path(paths.VENV), Path(paths.TREES)
 SBOM = Path("/usr/share/jupyterhub/sbom.cdx.json")  # written when the package was built
@@ -18,14 +18,14 @@ REINSTALL = "apt-get install --reinstall jupyterhub (or the .deb it came from)"
 
 
 @once
-def altered():
+def altered() -> list[str]:
     """Return the package's files that are not as dpkg installed them (list of str), without configuration files."""
     _, lines = output("dpkg", "--verify", "jupyterhub", timeout=120)
     return [line.split(maxsplit=1)[1] for line in lines.splitlines() if re.match(r"(missing|[?.5]{9})\s+/", line)]
 
 
 @check("package-files")
-def package_files():
+def package_files() -> Findings:
     """dpkg's own list of checksums."""
     if found := altered():
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
@@ -33,7 +33,7 @@ def package_files():
 
 
 @check("server-files", needs=["package-files"])
-def server_files():
+def server_files() -> Findings:
     """The hub and new notebook servers run from a tree of hard links to the files of the installed version."""
     current = TREES / "current"
     try:
@@ -59,10 +59,11 @@ def server_files():
 
 
 @check("node", needs=["package-files"])
-def node():
+def node() -> Findings:
     """The proxy is run by Debian's Node."""
     package = json.loads((VENV / "lib/node_modules/configurable-http-proxy/package.json").read_text())
-    wanted = int(re.search(r"\d+", package.get("engines", {}).get("node", "0"))[0])
+    numbers = re.findall(r"\d+", package.get("engines", {}).get("node", ""))
+    wanted = int(numbers[0]) if numbers else 0
     code, said = output("/usr/bin/node", "--version")
     found = re.match(r"v(\d+)\.", said)
     mend = "apt-get install --reinstall nodejs"
@@ -74,7 +75,7 @@ def node():
 
 
 @check("java")
-def java():
+def java() -> Findings:
     """The Java that the site names for Spark."""
     home = default_setting("JUPYTERHUB_JAVA_HOME")
     if home and not os.access(f"{home}/bin/java", os.X_OK):
@@ -86,7 +87,7 @@ def java():
 
 
 @check("clock")
-def clock():
+def clock() -> Findings:
     """A clock before the package's date makes certificates, cookies and tokens invalid."""
     built = SBOM.stat().st_mtime if SBOM.exists() else 0
     now = time.time()
