@@ -83,6 +83,12 @@ def test_types_fit(name, cache):
     check(sys.executable, "-m", "mypy", "--cache-dir", cache.mkdir("mypy") / TOP.name, name)
 
 
+def test_no_code_is_dead():
+    """Of what the package contains or is made with: what only tests call is dead, too."""
+    names = [name for name in git_files() if is_python(name) and not name.startswith(("docs/", "tests/"))]
+    check(sys.executable, "-m", "vulture", *names)
+
+
 def test_words_are_spelled_right():
     check(sys.executable, "-m", "codespell_lib")
 
