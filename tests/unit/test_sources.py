@@ -1,6 +1,7 @@
 """The sources are in order: shell and Python are clean, the table of suites can be read."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -91,6 +92,46 @@ def test_no_code_is_dead():
 
 def test_words_are_spelled_right():
     check(sys.executable, "-m", "codespell_lib")
+
+
+PATCHES = [name for name in git_files() if name.startswith("debian/patches/") and name.endswith(".patch")]
+
+
+def check_header(text):
+    """Assert that a patch has the fields of debian/patches/README, in the form of DEP-3: name, colon, text, further lines of it with a blank first."""
+    header = text[: text.index("\n--- ") + 1]
+    assert re.fullmatch(r"([A-Z][A-Za-z-]*: \S.*\n( \S.*\n)*)+\n?", header), f"the header is not one of DEP-3:\n{header}"
+    fields = {key: value.strip() for key, value in re.findall(r"(?m)^([A-Z][A-Za-z-]*): (.*\n(?: .*\n)*)", header)}
+    assert {"Description", "Author", "Forwarded", "Last-Update"} <= fields.keys()
+    assert "\n" in fields["Description"], "the Description is its first line only"
+    assert re.fullmatch(r".+ <\S+@\S+>", fields["Author"])
+    assert re.fullmatch(r"no|not-needed|https://\S+", fields["Forwarded"])
+    assert fields["Forwarded"] != "no" or re.search(r"\n \.\n Not forwarded: \S+", fields["Description"]), "the reason is missing"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", fields["Last-Update"])
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_patch_says_why_it_is_there(name):
+    check_header((TOP / name).read_text())
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ("Description", "Reason"),
+        ("Forwarded: no\n", ""),
+        ("Forwarded: no\n", "Forwarded: soon\n"),
+        ("Author", "Writer"),
+        ("Last-Update: 20", "Last-Update: 2"),
+        (" Not forwarded:", " Upstream:"),
+        ("Description: ", "Some words\nDescription: "),
+    ],
+)
+def test_patch_that_does_not_say_it_is_found(old, new):
+    text = (TOP / "debian/patches/python/jupyter-server-nodelay.patch").read_text()
+    assert old in text
+    with pytest.raises(AssertionError):
+        check_header(text.replace(old, new, 1))
 
 
 def test_table_of_suites():
