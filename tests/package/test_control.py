@@ -1,5 +1,6 @@
 """Dependencies, version, maintainer scripts."""
 
+import gzip
 import os.path
 import re
 import subprocess
@@ -10,6 +11,17 @@ import pytest
 def test_name_and_version(package, suite):
     assert package.field("Package") == "jupyterhub"
     assert re.fullmatch(r"6\.1\.1\.\d+" + re.escape(suite[1]), package.field("Version"))
+
+
+def test_news_is_of_versions_that_the_changelog_has(package, suite):
+    """Both carry the suite in all entries: apt-listchanges and readers compare them with what is installed."""
+    versions = {}
+    for name in ("changelog.gz", "NEWS.Debian.gz"):
+        text = gzip.decompress(package.head[f"/usr/share/doc/jupyterhub/{name}"]).decode()
+        versions[name] = re.findall(r"(?m)^jupyterhub \((\S+)\)", text)
+        assert all(version.endswith(suite[1]) for version in versions[name])
+    assert versions["changelog.gz"][0] == package.field("Version")
+    assert set(versions["NEWS.Debian.gz"]) <= set(versions["changelog.gz"])
 
 
 def test_depends_on_one_python_minor(package):

@@ -146,6 +146,15 @@ def test_table_of_suites():
     assert "debian:trixie" in [row[0] for row in rows if row[3] == "yes"]
 
 
+def test_changelog_counts_up():
+    """In the scheme of CONTRIBUTING.md: the version of JupyterHub that setup.py bundles, and a count."""
+    released = re.findall(r"(?m)^jupyterhub \((\S+)\) unstable; urgency=", (TOP / "debian/changelog").read_text())
+    assert released and all(re.fullmatch(r"\d+(\.\d+){3}", version) for version in released), released
+    assert released == sorted(set(released), key=lambda version: [int(part) for part in version.split(".")], reverse=True)
+    assert f'"jupyterhub=={released[0].rpartition(".")[0]}"' in (TOP / "setup.py").read_text()
+    assert set(re.findall(r"(?m)^jupyterhub \((\S+)\)", (TOP / "debian/jupyterhub.NEWS").read_text())) <= set(released)
+
+
 @pytest.mark.parametrize("older, newer", [("+deb12", "+deb13"), ("+ubuntu24.04", "+ubuntu26.04")])
 def test_a_newer_suite_sorts_higher(older, newer):
     text = (TOP / "tools/suites").read_text()
