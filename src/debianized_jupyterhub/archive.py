@@ -10,12 +10,14 @@ member                holds
 """
 
 import dataclasses
+import gzip
 import hashlib
 import json
 import os
 import stat
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -29,6 +31,10 @@ PACKAGE = "jupyterhub"
 
 class ArchiveError(Exception):
     """The file is no whole backup of ours; the text is one line for humans."""
+
+
+class Stranger(ArchiveError):
+    """The file is none of ours."""
 
 
 class NewerFormat(ArchiveError):
@@ -189,30 +195,46 @@ class _opened:
             return tarfile.open(fileobj=self.stream, mode="r|gz")
         except (tarfile.TarError, EOFError, OSError):
             self.stream.close()
-            raise ArchiveError(f"{self.file} is no backup of jupyterhub-ctl") from None
+            raise self._stranger() from None
 
     def __exit__(self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None) -> None:
         self.stream.close()
+        if isinstance(error, Stranger):
+            raise self._stranger() from None
         # What gzip and tarfile raise for input they cannot read: zlib.error, EOFError, BadGzipFile (an OSError without errno).
-        if isinstance(error, tarfile.TarError | EOFError) or type(error).__module__ == "zlib" or (isinstance(error, OSError) and not error.errno):
+        if isinstance(error, tarfile.TarError | EOFError | zlib.error) or (isinstance(error, OSError) and not error.errno):
             raise ArchiveError(f"{self.file} is damaged: {' '.join(str(error).split())}") from None
+
+    def _stranger(self) -> ArchiveError:
+        """Return what to say of a file that does not begin as a backup does: that may be because it is damaged, which gzip's checksum tells."""
+        try:
+            with gzip.open(self.file) as stream:
+                while stream.read(1 << 20):
+                    pass
+        except gzip.BadGzipFile as error:
+            damaged = "CRC" in str(error) or "length" in str(error)
+        except (zlib.error, EOFError):
+            damaged = True
+        else:
+            damaged = False
+        return ArchiveError(f"{self.file} is damaged: its beginning cannot be read") if damaged else Stranger(f"{self.file} is no backup of jupyterhub-ctl")
 
 
 def _manifest(tar: tarfile.TarFile, file: Path) -> Manifest:
     first = tar.next()
     content = tar.extractfile(first) if first and first.name == "manifest.json" and first.isreg() else None
     if content is None:
-        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl")
+        raise Stranger(f"{file} is no backup of jupyterhub-ctl")
     try:
         fields = json.load(content)
     except ValueError:
-        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl") from None
+        raise Stranger(f"{file} is no backup of jupyterhub-ctl") from None
     return _parsed(fields, file)
 
 
 def _parsed(fields: dict, file: Path) -> Manifest:
     if not isinstance(fields, dict) or fields.get("package") != PACKAGE or not isinstance(fields.get("format"), int):
-        raise ArchiveError(f"{file} is no backup of jupyterhub-ctl")
+        raise Stranger(f"{file} is no backup of jupyterhub-ctl")
     if fields["format"] > FORMAT:
         raise NewerFormat(f"{file} is of format {fields['format']}, from version {fields.get('version')}")
     try:

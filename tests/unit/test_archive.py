@@ -89,6 +89,7 @@ DAMAGED = {
     "no manifest first": (lambda members: members.update({"manifest.json": members.pop("manifest.json")}), "is no backup"),
     "another program's": (with_manifest(package="other"), "is no backup"),
     "no list of files": (without_entries, "its manifest is not one of format"),
+    "half a manifest": (lambda members: members.update({"manifest.json": members["manifest.json"][:99]}), "is no backup"),
     "an unknown field": (with_manifest(colour="red"), "its manifest is not one of format"),
 }
 
@@ -125,6 +126,17 @@ def test_cut_off_archive_is_named(tmp_path, part):
     content = file.read_bytes()
     file.write_bytes(content[: int(len(content) * part)])
     with pytest.raises(archive.ArchiveError):
+        archive.read(file)
+
+
+@pytest.mark.parametrize("position", range(20, 200, 15))
+def test_flipped_bytes_are_damage(tmp_path, position):
+    """Also at the beginning, where they may keep gzip or JSON from being read at all."""
+    file, _ = made(tmp_path)
+    content = bytearray(file.read_bytes())
+    content[position : position + 4] = b"XXXX"
+    file.write_bytes(content)
+    with pytest.raises(archive.ArchiveError, match="is damaged"):
         archive.read(file)
 
 
