@@ -32,6 +32,7 @@ PRESENT = [
     f"{VENV}/share/jupyter/lab/static/index.html",
     f"{VENV}/share/jupyter/kernels/python3/kernel.json",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-message/message.js",
+    f"{VENV}/share/jupyter/labextensions/jupyterhub-patient-cells/patient-cells.js",
     f"{VENV}/lib/node_modules/configurable-http-proxy/bin/configurable-http-proxy",
 ]
 
@@ -56,6 +57,7 @@ CONFFILES = [
     "/etc/default/jupyterhub",
     "/etc/jupyterhub/jupyterhub_config.py",
     "/etc/needrestart/conf.d/jupyterhub.conf",
+    "/etc/profile.d/jupyterhub.sh",
     "/etc/pam.d/jupyterhub",
     "/etc/pam.d/jupyterhub-sudospawner",
     "/etc/sudoers.d/jupyterhub",
