@@ -157,7 +157,11 @@ if __name__ == "__main__":
                 "share/jupyter/labextensions/jupyterhub-message",
                 ["src/jupyter/message/package.json", "src/jupyter/message/message.js"],
             ),
-            ("etc/jupyter", ["src/jupyter/jupyter_server_config.json"]),
+            (
+                "share/jupyter/labextensions/jupyterhub-patient-cells",
+                ["src/jupyter/patient-cells/package.json", "src/jupyter/patient-cells/patient-cells.js"],
+            ),
+            ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
             ("share/jupyterhub/debianized", ["src/templates/login.html"]),
             ("share/jupyterhub/limits", ["src/jupyter/limits/jupyter_server_config.json"]),

@@ -13,7 +13,7 @@ LEVELS = (
     {"authenticators"},
     {"app", "authenticator", "handlers", "notices", "preflight", "settings_check", "spawner"},
     {"services"},
-    {"archive", "database", "defaults", "gate"},
+    {"archive", "contents", "database", "defaults", "gate", "kernels"},
     {"accounts", "pam", "paths", "units"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
