@@ -2,7 +2,7 @@
 # (`systemctl restart jupyterhub`; running notebooks go on).
 #
 # All settings:  https://jupyterhub.readthedocs.io/en/stable/reference/config-reference.html
-# This package:  /usr/share/doc/jupyterhub/README.md.gz
+# This package:  /usr/share/doc/jupyterhub/README.md
 #
 # Not here, but in
 #   /etc/default/jupyterhub      address, log level, administrators, announcement
