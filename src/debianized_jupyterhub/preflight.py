@@ -41,7 +41,7 @@ def configured(arguments: list[str]) -> JupyterHub:
     """Return the hub's application object for its command line, with the configuration read. Raises WouldNotStart."""
     for problem in inspect(arguments)[0]:
         if problem.fatal:
-            raise WouldNotStart(str(problem))
+            raise WouldNotStart(f"{problem} (`jupyterhub-ctl check-config` shows all that is wrong)")
     app = JupyterHub()
     app.parse_command_line(arguments)
     app.load_config_file(app.config_file)

@@ -42,7 +42,16 @@ def run_a_cell(hub):
 
 
 def test_apt_installs_it_offline_from_debian_main(server):
-    server.run("apt-get", "-qq", "-y", "install", server.package, timeout=300)
+    server.said = server.run("apt-get", "-qq", "-y", "install", server.package, timeout=300).stdout
+
+
+def test_apts_last_lines_say_what_next(server):
+    """Address, who may log in, and the next step."""
+    said = [line.removeprefix("jupyterhub: ") for line in server.said.splitlines() if line.startswith("jupyterhub: ")]
+    assert said[0] == "running at http://127.0.0.1:8000/"
+    assert said[1] == "who may log in: %users (by visudo /etc/sudoers.d/jupyterhub; % is a group: usermod -aG users NAME)"
+    assert said[2].startswith("next: HTTPS for the network") and "/usr/share/doc/jupyterhub/README.md" in said[2]
+    assert server.sh("test -e /usr/share/doc/jupyterhub/README.md && echo yes") == "yes"
 
 
 @pytest.mark.parametrize("unit", SERVICES)

@@ -77,6 +77,7 @@ def test_reload_of_a_broken_config_changes_nothing(machine, hub, alice, mistake)
         assert machine.run("systemctl", "reload", "jupyterhub", check=False).returncode != 0
         message = machine.journal("-u", "jupyterhub", "-o", "cat", "-g", "^jupyterhub: ")
     assert said in message and (mistake == "scope" or f"{file}:{said}" in message)
+    assert mistake == "scope" or "`jupyterhub-ctl check-config` shows all that is wrong" in message
     assert login.failures == []
     assert state(machine) == before
 
