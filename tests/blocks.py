@@ -25,10 +25,14 @@ class Block(typing.NamedTuple):
     why_not: str
 
 
+def unfenced(page: pathlib.Path) -> str:
+    """Return the page's text with what is fenced (drawings, lists, other languages) left empty."""
+    return re.sub(r"(?ms)^```.*?^```", lambda fenced: "\n" * fenced[0].count("\n"), page.read_text())
+
+
 def blocks(page: pathlib.Path) -> list[Block]:
     """Return the page's blocks of commands, in order."""
-    text = page.read_text()
-    text = re.sub(r"(?ms)^```.*?^```", lambda fenced: "\n" * fenced[0].count("\n"), text)  # drawings, lists, other languages
+    text = unfenced(page)
     whole = PAGE_MARK.search(text)
     found, mark = [], ""
     for part in re.finditer(r"(?m)(?:^.*\S.*\n)+", text):

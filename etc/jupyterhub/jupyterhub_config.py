@@ -1,5 +1,5 @@
 # JupyterHub's configuration: a Python file, read at each start of the hub
-# (`systemctl restart jupyterhub`; running notebooks go on).
+# (`systemctl restart jupyterhub`; notebooks keep running).
 #
 # All settings:  https://jupyterhub.readthedocs.io/en/stable/reference/config-reference.html
 # This package:  /usr/share/doc/jupyterhub/README.md

@@ -21,6 +21,7 @@ from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM
 from .paths import LIBEXEC
 
 LOGIN_CHECK = f"{LIBEXEC}/login-check"
+UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
 
@@ -59,7 +60,7 @@ class SudoersPolicy(Authenticator):
             answer = await ask("allowed", user=username, timeout=30)
         except GateError as error:
             self.log.error("Cannot ask sudo whether %s may log in: %s", username, error)
-            raise web.HTTPError(503, f"Logins are out of order. {error}") from None
+            raise web.HTTPError(503, UNAVAILABLE) from None
         if not answer["allowed"]:
             self._refuse(username, answer["reason"])
         return True
@@ -183,7 +184,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             return json.loads(line)
         except ValueError:
             self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
-            raise web.HTTPError(503, "Logins are out of order: see the hub's journal.") from None
+            raise web.HTTPError(503, UNAVAILABLE) from None
 
     @default("login_hint")
     def _login_hint(self) -> str:

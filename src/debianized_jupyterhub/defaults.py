@@ -92,7 +92,7 @@ def _names(setting: str, what: str) -> set[str]:
     names = set(filter(None, re.split(r"[\s,]+", _text(setting))))
     for name in names:
         if not re.fullmatch(r"[\w.@+-]+\$?", name):
-            raise SystemExit(f"{setting} in {DEFAULTS}: {name} is no name of {what}. Write plain names with spaces between them; groups without %")
+            raise SystemExit(f"{setting} in {DEFAULTS}: {name} is not a valid name of {what}. Write plain names with spaces between them; groups without %")
     return names
 
 

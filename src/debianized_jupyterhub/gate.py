@@ -57,7 +57,7 @@ async def ask_helper(helper: Helper, request: dict, timeout: float = 10) -> dict
     except TimeoutError:
         raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
     except OSError as error:
-        raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server mends it") from None
+        raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server fixes it") from None
     try:
         answer = json.loads(line)
     except ValueError:  # nothing, or not all of it

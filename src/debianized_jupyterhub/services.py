@@ -46,7 +46,7 @@ def metrics_token() -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise SystemExit(f"{path}: {error.strerror}: `systemd-tmpfiles --create jupyterhub.conf` mends its owner and mode") from None
+        raise SystemExit(f"{path}: {error.strerror}: `systemd-tmpfiles --create jupyterhub.conf` corrects its owner and mode") from None
     if not re.fullmatch(r"[!-~]{32,}", token):
         raise SystemExit(f"{path}: a token is one line of 32 characters or more, without blanks: `openssl rand -hex 32` makes one")
     return token

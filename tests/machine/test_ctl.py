@@ -163,5 +163,5 @@ def test_output_for_programs_and_for_people(machine):
     assert piped.count("\n") == 1 and "\x1b" not in piped
     assert piped.split("\t")[:3] == ["warning", f"{CONFIG_D}/50-test.py", "2"]
     shown = machine.run("script", "-qec", f"{CTL} check-config", "/dev/null").stdout
-    assert "how to mend it" in shown and "\t" not in shown
+    assert "how to fix it" in shown and "\t" not in shown
     machine.run("rm", f"{CONFIG_D}/50-test.py")

@@ -403,7 +403,7 @@ def test_output_for_programs_and_for_people(machine, hub):
     assert {len(row) for row in rows} == {5} and "\x1b" not in piped.stdout
     assert ["failed", "secrets"] in [row[:2] for row in rows] and ["passed", "accounts"] in [row[:2] for row in rows]
     assert piped.stderr.count("\n") == 1 and "1 failed" in piped.stderr and piped.stderr.endswith(": secrets\n")
-    assert shown.count("to mend:") == 1 and "to mend: chown root: /etc/jupyterhub/proxy.env; chmod 600" in shown
+    assert shown.count("to fix:") == 1 and "to fix: chown root: /etc/jupyterhub/proxy.env; chmod 600" in shown
 
 
 # -- verify --user -----------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def test_off_by_default(machine, hub):
 def test_wrong_setting_is_named(machine, hub, setting):
     machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
     machine.run("systemctl", "restart", "jupyterhub", check=False)
-    wait_for(lambda: f"{setting} in {DEFAULTS} is no length of time" in machine.journal("-u", "jupyterhub"), "the journal names the setting", timeout=60)
+    wait_for(lambda: f"{setting} in {DEFAULTS} is not a valid duration" in machine.journal("-u", "jupyterhub"), "the journal names the setting", timeout=60)
     machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 

@@ -17,7 +17,7 @@ from harness import wait_for
 from hubclient import BASE, Hub, HubError, HubUser, page_text
 
 PACKAGES = ("apache2", "caddy", "faketime", "haproxy", "libapache2-mod-qos", "nginx", "openssl", "sslscan")
-AWAY = "Notebooks that are open go on"
+AWAY = "Open notebooks keep running"
 # https://ssl-config.mozilla.org/guidelines/6.0.json, intermediate
 INTERMEDIATE = {"TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"} | {
     f"ECDHE-{key}-{cipher}" for key in ("ECDSA", "RSA") for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
@@ -221,7 +221,7 @@ def test_page_while_the_hub_is_away(machine, hub, tls, alice):
 def test_reasons_of_the_hub_are_not_replaced(machine, tls):
     """A 503 of the hub's own says what is wrong, and that page is shown."""
     machine.sh("systemctl stop jupyterhub-spawner.socket")
-    with pytest.raises(AssertionError, match="Logins are out of order"):
+    with pytest.raises(AssertionError, match="Logging in is temporarily unavailable"):
         tls.login("alice", "secret")
     machine.sh("systemctl start jupyterhub-spawner.socket")
 

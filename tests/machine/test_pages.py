@@ -85,8 +85,8 @@ def test_shutdown_on_the_admin_page_is_a_restart(machine, hub):
 @pytest.mark.parametrize(
     "line, said",
     [
-        ("JUPYTERHUB_ADMIN_USERS=%sudo", "JUPYTERHUB_ADMIN_USERS in /etc/default/jupyterhub: %sudo is no name of an account"),
-        ("JUPYTERHUB_ADMIN_GROUPS='sudo;reboot'", "JUPYTERHUB_ADMIN_GROUPS in /etc/default/jupyterhub: sudo;reboot is no name of a group"),
+        ("JUPYTERHUB_ADMIN_USERS=%sudo", "JUPYTERHUB_ADMIN_USERS in /etc/default/jupyterhub: %sudo is not a valid name of an account"),
+        ("JUPYTERHUB_ADMIN_GROUPS='sudo;reboot'", "JUPYTERHUB_ADMIN_GROUPS in /etc/default/jupyterhub: sudo;reboot is not a valid name of a group"),
         ("JUPYTERHUB_ANNOUNCEMENT=$(printf 'f\\374r')", "JUPYTERHUB_ANNOUNCEMENT in /etc/default/jupyterhub is not in UTF-8"),
         ("JUPYTERHUB_ANNOUNCEMENT=Maintenance on Friday", "on: command not found (a value with spaces needs quotes)"),
         ("JUPYTERHUB_LOGIN_HINT='open", "unexpected EOF while looking for matching"),

@@ -48,7 +48,7 @@ def test_empty_settings_leave_jupyterhubs_own(applied, text):
 def test_name_that_nobody_can_have_is_named(applied, setting, name):
     with pytest.raises(SystemExit) as end:
         applied(**{setting: f"alice {name}"})
-    assert f"JUPYTERHUB_{setting} in /etc/default/jupyterhub: {name} is no name of" in end.value.code
+    assert f"JUPYTERHUB_{setting} in /etc/default/jupyterhub: {name} is not a valid name of" in end.value.code
 
 
 def test_setting_in_another_encoding_is_named(applied):

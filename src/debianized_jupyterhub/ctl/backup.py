@@ -115,7 +115,7 @@ def backups(as_json: bool) -> None:
 def restore(file: Path | None, go_on: bool) -> None:
     """Put back what the backup FILE holds: a path, or a name that `backups` lists.
 
-    The state that it replaces is saved first, with the label "restore". The hub is away meanwhile, notebooks go on.
+    The state that it replaces is saved first, with the label "restore". The hub is away meanwhile, notebooks keep running.
     """
     require_root()
     if go_on:

@@ -114,6 +114,6 @@ def check_config(as_json: bool) -> None:
     found = problems()
     rows = [{"status": "failed" if problem.fatal else "warning", **asdict(problem)} for problem in found]
     if rows or as_json:
-        show(rows, {"status": "status", "file": "file", "line": "line", "what": "what", "mend": "how to mend it"}, as_json)
+        show(rows, {"status": "status", "file": "file", "line": "line", "what": "what", "mend": "how to fix it"}, as_json)
     if any(problem.fatal for problem in found):
         raise CheckFailed("the hub cannot start with this configuration")

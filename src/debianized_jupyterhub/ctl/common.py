@@ -18,7 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)  # what OSError.errno is where NoSpace is th
 
 
 class Failure(click.ClickException):
-    """The command could not do what was asked for and has changed nothing; `message` is the one line that says why and how to mend it.
+    """The command could not do what was asked for and has changed nothing; `message` is the one line that says why and how to fix it.
 
     The exit codes of all commands are those of this class and the ones below it, and nowhere else; jupyterhub-ctl(8) lists them. 2 is
     click's own, for wrong usage.

@@ -77,9 +77,9 @@ def message(words: Sequence[str], clear: bool) -> None:
 @click.command()
 @click.argument("message", nargs=-1)
 def offline(message: Sequence[str]) -> None:
-    """Let nobody in: new logins and starts of servers get MESSAGE and status 503. Running notebooks go on.
+    """Refuse logins and starts of servers, with MESSAGE and status 503. Running notebooks are left alone.
 
-    Administrators of the hub, and users whose server runs, can log in as before. It stays so until `online`, also through a
+    Administrators of the hub, and users whose server runs, can log in as before. It stays offline until `online`, also through a
     restart of the machine.
     """
     require_root()

@@ -107,7 +107,7 @@ def contents() -> Iterator[tuple[str, str]]:
 @click.command()
 @click.argument("file", required=False, type=click.Path(dir_okay=False, path_type=Path))
 def report(file: Path | None) -> None:
-    """Write what somebody who helps must know into one archive, FILE (default: in the current folder), without secrets.
+    """Collect diagnostics for support, secrets masked, in one archive, FILE (default: in the current folder).
 
     Versions, all of `verify`, units, the journal of the last 7 days and the configuration. What is, or looks like, a password, token or key
     is masked; users' names are not. Look through it before you give it away.

@@ -79,7 +79,7 @@ def look() -> dict[str, Any]:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def status(as_json: bool) -> None:
-    """Show at one glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
+    """Show at a glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
     require_root()
     state = look()
     up = state["hub"] is not None and all(unit == "active" for unit in state["units"].values())

@@ -1,4 +1,4 @@
-"""jupyterhub-ctl verify: what is wrong with this machine's JupyterHub, and how to mend it.
+"""jupyterhub-ctl verify: what is wrong with this machine's JupyterHub, and how to fix it.
 
 check.py says what a check is; the checks are in modules by subject.
 """
@@ -15,7 +15,7 @@ from ..common import CheckError, CheckFailed, require_root, show
 from .check import Check, Result
 
 SUBJECTS = ("rights", "services", "software", "data", "machine")  # the modules with checks, in the order of the output
-COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to mend it"}
+COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to fix it"}
 
 
 def results(names: Iterable[str] = ()) -> Iterator[Result]:
@@ -72,7 +72,7 @@ def on_terminal(found: Iterable[Result]) -> None:
             console.print(f"{result.status}: {result.what}", style=f"bold {colours[result.status]}")
             if result.why:
                 console.print(f"  that is: {result.why}")
-            console.print(f"  to mend: {result.mend}\n")
+            console.print(f"  to fix: {result.mend}\n")
 
 
 @click.command()
@@ -84,7 +84,7 @@ def on_terminal(found: Iterable[Result]) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
 def verify(checks: list[str], user: str | None, as_json: bool) -> None:
-    """Look at everything that JupyterHub needs on this machine, and say what is wrong and how to mend it.
+    """Look at everything that JupyterHub needs on this machine, and say what is wrong and how to fix it.
 
     With CHECKs only at these, and at what they build on. Nothing is changed. Exit code 5: a check failed. 6: none failed, but one could not be done.
     """

@@ -77,7 +77,7 @@ class Check:
             found.append(finding)
         except Exception as error:  # noqa: BLE001 (whatever it is, the other checks go on)
             what = f"this check cannot be done: {type(error).__name__}: {' '.join(str(error).split())}"
-            return [Result(self.name, ERROR, what, "", "mend what it names, or report it")]
+            return [Result(self.name, ERROR, what, "", "fix what it names, or report it")]
         if not found:
             return [Result(self.name, PASSED, said)]
         return [Result(self.name, finding.status, finding.what, finding.why, finding.mend) for finding in found]

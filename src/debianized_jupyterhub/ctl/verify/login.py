@@ -131,7 +131,7 @@ class Visitor:
     def start(self) -> str | None:
         """Start the server, unless it runs: then that one is taken, and left as it is."""
         if self.hub_api("GET", "").json()["servers"].get(""):
-            return "it ran before, and goes on"
+            return "it ran before, and is left running"
         self.started = True
         self.hub_api("POST", "/server")
         with self.session.get(f"{self.origin}{self.path}/hub/api/users/{self.quoted}/server/progress", stream=True, timeout=TIMEOUT) as stream:

@@ -146,7 +146,7 @@ def _require_rule() -> None:
         raise Failed(f"{SUDOERS} is missing", "nobody can log in", CONFMISS)
     code, said = output("sudo", "-n", "-l", "-U", ACCOUNT)
     if code == 124:
-        raise Failed(f"sudo does not answer: {said}", "logins are out of order", "time sudo -l -U jupyterhub; a directory service that hangs?")
+        raise Failed(f"sudo does not answer: {said}", "logging in is not possible", "time sudo -l -U jupyterhub; a directory service that hangs?")
     if MEDIATOR not in said:
         if re.search(r"^[@#]include(dir)?\s", Path("/etc/sudoers").read_text(), re.MULTILINE):
             mend = f"compare {SUDOERS} with the shipped one: the line `jupyterhub ALL = (JUPYTER_USERS) NOPASSWD: JUPYTER_CMD` must be there"
