@@ -1,4 +1,4 @@
-"""Compare the package with a plain venv on the same machine, measured in turn: tests/run benchmark [--short | --full] [figure...]
+"""Compare the package with a plain venv on the same machine, measured in turn: tests/run benchmark [--short | --full] [--against DEB] [figure...]
 
 Without names: every figure except those that take minutes (crowd, install). The result is printed, and kept in dist/benchmark.json and .md.
 docs/performance.md says what each figure is.
@@ -42,10 +42,13 @@ def main():
         "--full", action="store_true", help=f"those that take minutes as well: {', '.join(f'{name} ({often} times)' for name, often in SLOW.items())}"
     )
     parser.add_argument("--rounds", type=int, default=9, help="how often each figure is measured (default: 9)")
+    parser.add_argument("--against", type=pathlib.Path, metavar="DEB", help="compare with another .deb, such as the last release, in place of the venv")
     parser.add_argument("figures", nargs="*", metavar="figure", help=f"{', '.join(names)}; default: all but {', '.join(SLOW)}")
     options = parser.parse_args()
     if unknown := set(options.figures) - set(names):
         parser.error(f"no such figure: {', '.join(unknown)}; there are {', '.join(names)}")
+    if options.against and not options.against.is_file():
+        parser.error(f"--against: no file {options.against}")
     if options.rounds < 1:
         parser.error("--rounds: at least 1")
     times = dict.fromkeys(options.figures or [name for name in names if name not in SLOW], 1 if options.short else options.rounds)
@@ -73,7 +76,8 @@ def main():
         about["package"] = deb.name
         site = harness.Site()
         try:
-            result = compare([contender(site, suite, deb, say) for contender in (Package, Peer)], times, say, keep)
+            other = Package(site, suite, options.against, say, name="before") if options.against else Peer(site, suite, deb, say)
+            result = compare([Package(site, suite, deb, say), other], times, say, keep)
         finally:
             site.close()
     except (AssertionError, RuntimeError) as error:

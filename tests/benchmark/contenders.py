@@ -197,11 +197,11 @@ class Package(Contender):
     name = "package"
     proxy_unit = "jupyterhub-proxy.service"
 
-    def __init__(self, site, suite, deb, say):
+    def __init__(self, site, suite, deb, say, name=name):
         super().__init__(site, say)
-        self.deb = deb
+        self.deb, self.name = deb, name
         # A copy: page cache of files that other machines use too would be shared with them, and look like less memory.
-        self.root = site.directory / "package-base"
+        self.root = site.directory / f"{name}-base"
         _copy(base_root(suite, deb, say), self.root)
         machine, _ = self.install()
         machine.power_off()
