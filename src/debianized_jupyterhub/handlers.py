@@ -62,9 +62,11 @@ class MessageSocket(websocket.WebSocketHandler):
     text is on the login page. src/jupyter/message is the other end.
     """
 
-    # Pages, open at the same time, that hear of it at once; the hub's unit allows it more files than that.
-    LIMIT = 4096
-    listeners: ClassVar[set] = set()
+    # Connections at the same time, by the login that they came with. The hub's unit allows it more files than that, and
+    # who has no login cannot take the places of those who have one.
+    LIMIT = 64
+    LIMIT_WITHOUT_LOGIN = 512
+    listeners: ClassVar[dict[Any, bytes | None]] = {}
     told: ClassVar[str | None] = None
     ping_interval = 30  # seconds; below the 60 s after which web servers close a silent connection
     ping_timeout = 20
@@ -75,17 +77,18 @@ class MessageSocket(websocket.WebSocketHandler):
         return True
 
     def open(self) -> None:
-        if len(self.listeners) >= self.LIMIT:
+        login = self.get_secure_cookie(self.settings["hub"].cookie_name)
+        if list(self.listeners.values()).count(login) >= (self.LIMIT if login else self.LIMIT_WITHOUT_LOGIN):
             self.close(1013)  # RFC 6455's registry: try again later
             return
-        self.listeners.add(self)
+        self.listeners[self] = login
         self.tell()
 
     def on_message(self, _message: str | bytes) -> None:
         """Pass over what a page sends; there is nothing to be said."""
 
     def on_close(self) -> None:
-        self.listeners.discard(self)
+        self.listeners.pop(self, None)
 
     def tell(self) -> None:
         self.write_message(json.dumps({"id": MESSAGE.version(), "text": MESSAGE.read()}))
