@@ -57,6 +57,8 @@ def apply(c: Config) -> None:
     # last of a class on a small machine. A server that ends while it starts is
     # noticed at once, whatever these are (docs/performance.md, "Many users").
     c.JupyterHub.concurrent_spawn_limit = 0
+    # A hub that starts does not let everybody wait for one server that is busy or halted.
+    c.JupyterHub.init_spawners_timeout = 2
     c.Spawner.start_timeout = 300
     c.Spawner.http_timeout = 120
     # A server gives its kernels 5 s to end before it kills them, and ends after them.
