@@ -5,6 +5,7 @@ import pwd
 
 HUB = "jupyterhub"
 PROXY = "jupyterhub-proxy"
+PORTS = "jupyterhub-ports"  # whose the listening sockets of the two are
 HUB_GROUPS = ("shadow", PROXY)  # SupplementaryGroups= of the hub's unit
 
 

@@ -4,26 +4,35 @@ They are added here and not in the configuration, so that a site that assigns `s
 not take them away.
 """
 
+import asyncio
 import gc
 import json
 import os
+import signal
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
+from jupyterhub.objects import Hub as HubAddress
+from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 
-from . import services
+from . import ports, services
 from .handlers import MessageSocket, announcement, closed_while_offline
-from .paths import CTL_FILE
+from .http_server import HubServer, OpenServer
+from .paths import CTL_FILE, HUB_SOCKET
+from .spawner import GateSpawner, remove_stale_sockets
 
 
 class Hub(JupyterHub):
-    """JupyterHub with the services of services.py, reachable for root's jupyterhub-ctl, and with notices.py on its pages."""
+    """JupyterHub with the services of services.py, reachable for root's jupyterhub-ctl, with notices.py on its pages, at the sockets of ports.py."""
+
+    _servers: tuple[HubServer, ...] = ()
 
     # Settings of JupyterHub's that are added to here.
     load_roles: list[dict[str, Any]]
@@ -60,8 +69,35 @@ class Hub(JupyterHub):
             json.dump(access, stream)
         new.rename(CTL_FILE)
 
+    def init_proxy(self) -> None:
+        super().init_proxy()
+        # A proxy of the site's own, or one with certificates of ours, takes TCP: docs/architecture.md, "Sockets".
+        ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
+        kept = ours and not self.proxy.should_start and self.proxy.api_url.startswith("http+unix:")
+        GateSpawner.on_unix_sockets = kept or (ours and self.proxy.should_start)
+        if kept:
+            address = f"http+unix://{quote(HUB_SOCKET, safe='')}{self.hub.base_url}"
+            self.proxy.hub = HubAddress(base_url=self.hub.base_url, bind_url=address, routespec=self.hub.routespec, public_host=self.hub.public_host)
+
+    def listen_at_given_sockets(self) -> bool:
+        """Listen at the sockets that jupyterhub-ports.service keeps; see ports.py. Returns False where there is no such service."""
+        address = urlsplit(self.hub.bind_url)
+        if not os.path.isdir("/run/systemd/system") or address.scheme != "http" or self.internal_ssl:
+            return False
+        to_proxy = HubServer(self.tornado_application, xheaders=True, trusted_downstream=self.trusted_downstream_ips)
+        servers = {"api": to_proxy} if self.proxy.hub is self.hub else {"front": to_proxy, "api": OpenServer(self.tornado_application)}
+        for name, server in servers.items():
+            server.add_socket(ports.take(name, (address.hostname or "", address.port or 80)))
+        self._servers = tuple(servers.values())
+        return True
+
+    async def shutdown_cancel_tasks(self, sig: signal.Signals | None = None) -> None:
+        await asyncio.gather(*(server.drain() for server in self._servers))
+        await super().shutdown_cancel_tasks(sig)
+
     async def start(self) -> None:
         await super().start()
+        remove_stale_sockets(self.db)
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
 

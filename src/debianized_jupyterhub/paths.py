@@ -13,9 +13,14 @@ STATE = "/var/opt/jupyterhub"
 BACKUPS = "/var/backups/jupyterhub"
 
 CTL_FILE = "/run/jupyterhub/ctl.json"  # written by app.py for jupyterhub-ctl
+# Of notebook servers. Only the hub's account may make something in it, only that and the proxy's may open what is there.
+SERVERS = "/run/jupyterhub-servers"
+HUB_SOCKET = "/run/jupyterhub-ports/hub.sock"  # the proxy's way to the hub
+KEEPER_SOCKET = "/run/jupyterhub-ports/keeper.sock"  # ports.py
 PROXY_API = "/run/jupyterhub-proxy/api.sock"
 PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"  # written by src/libexec/note-proxy-files
 
+AWAY_PAGE = "/usr/share/jupyterhub/pages/away.html"
 VENV = "/opt/venvs/jupyterhub"
 TREES = "/opt/venvs/jupyterhub-servers"  # docs/architecture.md, "One tree per version"
 LIBEXEC = "/usr/libexec/jupyterhub"

@@ -2,15 +2,24 @@
 
 import asyncio
 import os
+import secrets
 import signal
+import socket
+import struct
 import time
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from jupyterhub.spawner import SpawnException
+from jupyterhub import orm
+from jupyterhub.objects import Server
+from jupyterhub.spawner import Spawner, SpawnException
 from jupyterhub.utils import random_port
+from sqlalchemy.orm import Session
 from sudospawner import SudoSpawner
 
 from .gate import GateError, ask
+from .paths import SERVERS
 from .services import activity_interval
 
 # A start keeps one core busy for about a second. When a whole class logs in at
@@ -28,33 +37,73 @@ def java_home() -> dict:
     return {"JAVA_HOME": java} if java else {}
 
 
+def remove_stale_sockets(db: Session) -> None:
+    """Remove what is left in the folder of servers that a hub which was killed had started; `db` is the hub's."""
+    known = {(spawner.state or {}).get("socket") for spawner in db.query(orm.Spawner)}
+    for path in Path(SERVERS).glob("server-*.sock"):
+        if path.name not in known:
+            path.unlink(missing_ok=True)
+
+
+class Impostor(ConnectionRefusedError):
+    """At the address of a server listens a process that is not the server."""
+
+
 class GateSpawner(SudoSpawner):
     """A SudoSpawner whose mediator is reached through the spawner gate.
 
     The server it starts is no child of the hub, so it outlives the hub; what is
     kept of it in the database is its process id and ``started``, the proof that
     the process is still the one that was started.
+
+    It listens on a unix socket that the gate binds, in a folder where nobody but the
+    hub can make or remove anything, under a name that is never used again; where the
+    hub's proxy takes TCP alone, at a port of 127.0.0.1.
     """
 
     ip: str
+    on_unix_sockets = False  # app.py decides
     started = ""
+    socket_name = ""  # of a file in SERVERS
     _half_started = False
     _watcher: asyncio.Task | None = None
 
     def load_state(self, state: dict) -> None:
         super().load_state(state)
         self.started = state.get("started", "")
+        self.socket_name = state.get("socket", "")
         self._half_started = state.get("starting", False)
 
     def get_state(self) -> dict:
         state = super().get_state()
         if self.pid:
             state["started"] = self.started
+            if self.socket_name:
+                state["socket"] = self.socket_name
         return state
 
     def clear_state(self) -> None:
         super().clear_state()
         self.started = ""
+        self._forget_socket()
+
+    def _forget_socket(self) -> None:
+        if self.socket_name:
+            Path(SERVERS, self.socket_name).unlink(missing_ok=True)
+            self.socket_name = ""
+
+    @property
+    def server(self) -> Any:
+        """The server's address (jupyterhub.objects.Server), None where there is none. The database keeps a port with each, which a unix socket has not."""
+        server = Spawner.server.fget(self)
+        if server is not None and server.proto == "http+unix" and not server.connect_url:
+            server.connect_addr = server.ip
+            server.connect_url = f"http+unix://{server.ip}{server.base_url}"
+        return server
+
+    @server.setter
+    def server(self, server: Server | None) -> None:
+        Spawner.server.fset(self, server)
 
     def user_env(self, env: dict) -> dict:
         """Leave home, shell and name to sudo and PAM, which know the account."""
@@ -62,13 +111,25 @@ class GateSpawner(SudoSpawner):
 
     def get_env(self) -> dict:
         """Return the server's environment: Java's place and how often it tells the hub of its activity (culling says that), unless the site sets them."""
-        return {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
+        env = {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
+        if self.socket_name:
+            env["JUPYTERHUB_SERVICE_URL"] = f"{self._socket_url()}{self.server.base_url}"
+        return env
+
+    def get_args(self) -> list[str]:
+        """Return the server's arguments; those that say where it listens come last, so that nothing of the user's or the site's does."""
+        if not self.socket_name:
+            return super().get_args()
+        return [*super().get_args(), f"--ServerApp.sock={SERVERS}/{self.socket_name}", "--ServerApp.port=8888", "--ServerApp.ip=localhost"]
+
+    def _socket_url(self) -> str:
+        return f"http+unix://{quote(f'{SERVERS}/{self.socket_name}', safe='')}"
 
     async def do(self, action: str, **request: Any) -> dict:
         """Put one request about this user to the gate; see gate.ask for errors."""
         return await ask(action, user=self.user.name, **request)
 
-    async def start(self) -> tuple[str, int]:
+    async def start(self) -> str | tuple[str, int]:
         """Start the server when it has its turn, and return its address as soon as it listens.
 
         Raises SpawnException, with words for the user's page and the log, where it
@@ -76,15 +137,19 @@ class GateSpawner(SudoSpawner):
         """
         self.ip = self.ip or "127.0.0.1"
         async with turns:
-            self.port = random_port()
+            if self.on_unix_sockets:
+                self.socket_name = f"server-{secrets.token_hex(8)}.sock"
+            else:
+                self.port = random_port()
+            place = {"socket": self.socket_name} if self.socket_name else {}
             try:
-                answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30)
+                answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30, **place)
                 self.pid, self.started = answer["pid"], answer["started"]
                 self._note()
-                await self._wait_for_port()
+                await self._wait_for_server()
             except GateError as error:
                 raise SpawnException(str(error), reason="gate") from None
-        return self.ip, self.port
+        return self._socket_url() if self.socket_name else (self.ip, self.port)
 
     def _note(self) -> None:
         """Write down that a server is starting, in case the hub ends before JupyterHub does.
@@ -95,18 +160,18 @@ class GateSpawner(SudoSpawner):
         self.orm_spawner.state = {**self.get_state(), "starting": True}
         self.db.commit()
 
-    async def _wait_for_port(self) -> None:
+    async def _wait_for_server(self) -> None:
         """Return once the server accepts connections; raise GateError if it ends first.
 
         JupyterHub would poll with a back-off that doubles and jitters; here one
-        user waits for one local port, and 20 ms cost next to nothing. To ask whether
+        user waits for one local server, and 20 ms cost next to nothing. To ask whether
         the process still lives costs more: seldom, and not of a server that is up in time.
         """
         deadline = time.monotonic() + self.start_timeout
         next_look = time.monotonic() + 1
         while time.monotonic() < deadline:
             try:
-                _, writer = await asyncio.open_connection(self.ip, self.port)
+                _, writer = await self._connect()
             except OSError:
                 await asyncio.sleep(0.02)
             else:
@@ -119,6 +184,20 @@ class GateSpawner(SudoSpawner):
                     )
                 next_look = time.monotonic() + 1
         raise GateError(f"The notebook server does not listen after {self.start_timeout} s")
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Return a connection to the server. Raises OSError where it does not listen, and Impostor where somebody else does."""
+        if not self.socket_name:
+            # While it starts there is no address in the database yet.
+            where = (self.ip, self.port) if self._start_pending else (self.server.ip, self.server.port)
+            return await asyncio.open_connection(*where)
+        reader, writer = await asyncio.open_unix_connection(f"{SERVERS}/{self.socket_name}")
+        credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        pid = struct.unpack("3i", credentials)[0]
+        if pid != self.pid:
+            writer.close()
+            raise Impostor(f"Process {pid} listens at {self.socket_name}, not the server of {self._log_name}")
+        return reader, writer
 
     async def stop(self, now: bool = False) -> None:
         """End the server, gently first, and return as soon as it has ended. `now` makes no difference.
@@ -182,15 +261,18 @@ class GateSpawner(SudoSpawner):
         The kernel closes a dead process's connections; polling would need half a
         minute. An idle connection that the server closes for its age is made anew.
         """
-        status = None
+        status, said = None, ""
         while status is None:
             try:
-                reader, writer = await asyncio.open_connection(self.server.ip, self.server.port)
+                reader, writer = await self._connect()
                 try:
                     await reader.read()
                 finally:
                     writer.close()
-            except OSError:
+            except OSError as error:
+                if isinstance(error, Impostor) and str(error) != said:
+                    said = str(error)
+                    self.log.error(said)
                 await asyncio.sleep(1)  # does not listen (yet, or any more)
             status = await self.poll_and_notify()
 

@@ -2,5 +2,6 @@
 
 HUB = "jupyterhub.service"
 PROXY = "jupyterhub-proxy.service"
+PORTS = "jupyterhub-ports.service"
 SPAWNER = "jupyterhub-spawner.socket"
-ALL = (HUB, PROXY, SPAWNER)
+ALL = (HUB, PROXY, PORTS, SPAWNER)

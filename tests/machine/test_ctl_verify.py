@@ -79,7 +79,7 @@ def fault(name, check, words, do, mend):
 
 def squat(port, stop):
     do = f"systemctl stop {stop}; systemd-run -q --unit=squatter {PYTHON} -m http.server --bind 127.0.0.1 {port}"
-    return f"{do}; until grep -q :{port:04X} /proc/net/tcp; do sleep 0.05; done", "systemctl stop squatter; systemctl start jupyterhub"
+    return f"{do}; until grep -q :{port:04X} /proc/net/tcp; do sleep 0.05; done", "systemctl stop squatter; systemctl start jupyterhub-proxy jupyterhub"
 
 
 def home_of_its_own(options, then):
@@ -119,9 +119,9 @@ FAULTS = [
     fault(
         "proxy stopped",
         "jupyterhub-proxy.service",
-        ["does not run", "systemctl start jupyterhub"],
+        ["does not run", "systemctl start jupyterhub-proxy"],
         "systemctl stop jupyterhub-proxy",
-        "systemctl start jupyterhub",
+        "systemctl start jupyterhub-proxy",
     ),
     fault(
         "proxy hangs",
@@ -129,6 +129,13 @@ FAULTS = [
         ["does not answer", "systemctl restart jupyterhub-proxy"],
         "systemctl kill -s STOP jupyterhub-proxy",
         "systemctl kill -s CONT jupyterhub-proxy",
+    ),
+    fault(
+        "keeper of the ports stopped",
+        "jupyterhub-ports.service",
+        ["jupyterhub-ports.service does not run", "systemctl start jupyterhub-ports"],
+        "systemctl stop jupyterhub-ports",
+        "systemctl start jupyterhub-ports",
     ),
     fault(
         "spawner socket stopped",
@@ -143,8 +150,8 @@ FAULTS = [
         ["The spawner service failed", "journalctl -t jupyterhub-spawner"],
         *mode("/usr/libexec/jupyterhub/spawner-gate", "a-x", "a+x"),
     ),
-    fault("hub's port taken", "ports", ["port 8081 is taken", "python", "stop it"], *squat(8081, "jupyterhub")),
-    fault("proxy's port taken", "ports", ["port 8000 is taken", "python", "JUPYTERHUB_BIND_URL"], *squat(8000, "jupyterhub jupyterhub-proxy")),
+    fault("hub's port taken", "ports", ["port 8081 is taken", "python", "stop it"], *squat(8081, "jupyterhub jupyterhub-ports")),
+    fault("proxy's port taken", "ports", ["port 8000 is taken", "python", "JUPYTERHUB_BIND_URL"], *squat(8000, "jupyterhub jupyterhub-proxy jupyterhub-ports")),
     fault(
         "token of the proxy changed",
         "proxy-api",

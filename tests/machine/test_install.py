@@ -133,7 +133,7 @@ def test_purge_leaves_nothing(server):
 
 def test_purge_leaves_only_the_system_users(server):
     accounts = set(server.sh("getent passwd | grep -i jupyter | cut -d: -f1").split())
-    assert accounts == {"jupyterhub", "jupyterhub-proxy"}
+    assert accounts == {"jupyterhub", "jupyterhub-ports", "jupyterhub-proxy"}
     named = server.sh("grep -rlis jupyterhub /etc || true").split()
     assert {os.path.basename(path).rstrip("-") for path in named} <= {"passwd", "shadow", "group", "gshadow"}
 

@@ -38,7 +38,7 @@ def test_stop_and_start(machine, hub):
 
 def test_start_brings_up_all_of_it(machine, hub):
     machine.sh("systemctl stop jupyterhub jupyterhub-proxy jupyterhub-spawner.socket")
-    assert not answers("127.0.0.1")
+    assert requests.get(BASE, timeout=2).status_code == 503  # the keeper of the port, at once
     machine.run("systemctl", "start", "jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
     assert machine.sh("systemctl is-active jupyterhub-proxy jupyterhub-spawner.socket").split() == ["active", "active"]
@@ -123,12 +123,14 @@ def test_hub_collects_garbage_once_it_is_up(machine, hub):
 
 
 def test_taken_port_is_named(machine, hub):
-    """Somebody else on port 8000: the journal says so, and what to do; once they are gone, a start is enough."""
-    machine.sh("systemctl stop jupyterhub jupyterhub-proxy")
-    machine.sh("systemd-run --quiet --unit=squatter /opt/venvs/jupyterhub/bin/python -m http.server --bind 127.0.0.1 8000")
+    """Somebody else on port 8000: the journal says who, and what to do; once they are gone, a start is enough."""
+    machine.sh("systemctl stop jupyterhub jupyterhub-proxy jupyterhub-ports")
+    machine.sh("systemd-run --quiet --unit=squatter --uid=games /opt/venvs/jupyterhub/bin/python -m http.server --bind 127.0.0.1 8000")
     wait_for(lambda: answers("127.0.0.1"), "the port is taken")
     assert machine.run("systemctl", "start", "jupyterhub-proxy", check=False).returncode != 0
-    assert "port 8000" in machine.journal("-u", "jupyterhub-proxy", "-n", "50")
+    said = "port 8000: taken by the account games"
+    assert said in machine.journal("-u", "jupyterhub-proxy", "-n", "50")
+    assert said in machine.journal("-u", "jupyterhub-ports", "-n", "50")
     machine.sh("systemctl stop squatter; systemctl reset-failed; systemctl start jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 

@@ -11,9 +11,10 @@ LEVELS = (
     {"ctl.verify"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
-    {"app", "authenticator", "handlers", "notices", "preflight", "settings_check", "spawner"},
+    {"app", "preflight", "settings_check"},
+    {"authenticator", "handlers", "notices", "spawner"},
     {"services"},
-    {"archive", "contents", "database", "defaults", "gate", "kernels"},
+    {"archive", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
     {"accounts", "pam", "paths", "units"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}

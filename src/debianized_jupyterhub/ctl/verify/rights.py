@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import units
 from ...accounts import HUB as ACCOUNT
-from ...accounts import HUB_GROUPS, PROXY, group_name, user_name
+from ...accounts import HUB_GROUPS, PORTS, PROXY, group_name, user_name
 from ...defaults import COOKIE_SECRET
 from ...paths import (
     CONFIG,
@@ -48,8 +48,8 @@ MODES = {
 
 @check("accounts")
 def accounts() -> Findings:
-    """The two accounts exist and are no root in disguise."""
-    for name in (ACCOUNT, PROXY):
+    """The package's accounts exist and are no root in disguise."""
+    for name in (ACCOUNT, PROXY, PORTS):
         try:
             account = pwd.getpwnam(name)
             grp.getgrnam(name)

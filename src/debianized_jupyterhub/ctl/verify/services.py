@@ -90,8 +90,10 @@ def ports() -> Findings:
         (setting("hub_port"), accounts.HUB, "stop it, then systemctl start jupyterhub"),
     ):
         uids, inodes = listeners(port)
-        if uids - {pwd.getpwnam(account).pw_uid, 0} or (uids == {0} and not program_of(inodes).startswith("systemd ")):
-            what = f"port {port} is taken by another program: {program_of(inodes)}"
+        ours = {pwd.getpwnam(name).pw_uid for name in (accounts.PORTS, account)}
+        if uids - {*ours, 0} or (uids == {0} and not program_of(inodes).startswith("systemd ")):
+            owners = ", ".join(accounts.user_name(uid) for uid in sorted(uids - ours))
+            what = f"port {port} is taken by another program: {program_of(inodes)} of {owners}"
             yield Failed(what, f"{account} cannot start, or is not what browsers reach", mend)
 
 
@@ -106,15 +108,19 @@ def unit_findings(unit: str) -> Iterator[Finding]:
     if state["LoadState"] == "masked" or state["UnitFileState"].startswith("masked"):
         raise Failed(f"{unit} is masked", "it does not start", f"systemctl unmask {unit}; systemctl enable --now {unit}")
     if state["ActiveState"] != "active":
-        # The hub brings the proxy with it, and stops with it.
-        start = units.HUB if unit == units.PROXY else unit
-        mend = f"systemctl start {start}; if it does not start: journalctl -u {unit} -n 30"
+        mend = f"systemctl start {unit}; if it does not start: journalctl -u {unit} -n 30"
         what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']})"
         yield Failed(what, "nobody can log in", mend)
-    elif state["UnitFileState"] != "enabled":
+    elif state["UnitFileState"] not in ("enabled", "static"):  # static: others bring it with them
         yield Failed(f"{unit} is {state['UnitFileState']}: it runs, but does not start at boot", "after a reboot nobody can log in", f"systemctl enable {unit}")
     if state["NeedDaemonReload"] == "yes":
         yield Warned(f"{unit} was changed on the disk", "systemd still has the earlier one", "systemctl daemon-reload")
+
+
+@check(units.PORTS, needs=["accounts", "package-files", "ports"])
+def ports_unit() -> Findings:
+    """Keeps the ports of hub and proxy."""
+    return unit_findings(units.PORTS)
 
 
 @check(units.SPAWNER, needs=["accounts", "package-files"])
@@ -123,7 +129,7 @@ def spawner_unit() -> Findings:
     return unit_findings(units.SPAWNER)
 
 
-@check(units.PROXY, needs=["accounts", "package-files", "node", "ports", "configuration"])
+@check(units.PROXY, needs=["accounts", "package-files", "node", units.PORTS, "configuration"])
 def proxy_unit() -> Findings:
     """The one port for browsers."""
     return unit_findings(units.PROXY)

@@ -1,0 +1,114 @@
+"""The hub's HTTP servers: one for the proxy, one for everybody on the machine; see ports.py for their sockets."""
+
+import asyncio
+import os
+import socket
+import struct
+import time
+from collections.abc import Awaitable
+from typing import Any
+
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
+from tornado.iostream import IOStream
+
+PATIENCE = 2  # seconds that a hub which ends gives to what it is answering
+CONNECTIONS = 200  # of one account at a time; a notebook server has a handful
+# What a reverse proxy says of a request, and JupyterHub and Tornado believe.
+FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Scheme")
+
+
+class HubServer(HTTPServer):
+    """A server that can end without cutting off what it is answering; its peer is the proxy, whose X-headers count."""
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        """Take what HTTPServer takes."""
+        super().initialize(*args, **options)
+        self.busy: set[object] = set()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Note that the last request of this connection was answered, and when the next one comes."""
+        self.busy.discard(server_conn)
+        return _Noted(super().start_request(server_conn, request_conn), self, server_conn)
+
+    def on_close(self, server_conn: object) -> None:
+        """Forget a connection that has ended or become a websocket."""
+        self.busy.discard(server_conn)
+        super().on_close(server_conn)
+
+    def headers_received(self, headers: HTTPHeaders) -> None:
+        """See the headers of a request before anybody else does."""
+
+    async def drain(self) -> None:
+        """Take no more connections, and wait for the answers under way, PATIENCE seconds at most. Who comes now waits for the next hub."""
+        self.stop()
+        self.conn_params.no_keep_alive = True
+        deadline = time.monotonic() + PATIENCE
+        while self.busy and time.monotonic() < deadline:
+            await asyncio.sleep(0.005)
+
+
+class OpenServer(HubServer):
+    """The server for every account of the machine: what it says of itself in X-headers does not count, and nobody gets more than his share."""
+
+    def initialize(self, *args: Any, **options: Any) -> None:
+        """Take what HTTPServer takes."""
+        super().initialize(*args, **options)
+        self.streams: dict[int, set[IOStream]] = {}
+
+    def headers_received(self, headers: HTTPHeaders) -> None:
+        """Drop what only a reverse proxy may say."""
+        for name in FORWARDED:
+            headers.pop(name, None)
+
+    def handle_stream(self, stream: IOStream, address: tuple) -> None:
+        """Serve a connection, unless its account has too many."""
+        uid = peer_uid(stream.socket)
+        if uid not in (None, 0, os.getuid()):
+            streams = {other for other in self.streams.get(uid, ()) if not other.closed()}
+            if len(streams) >= CONNECTIONS:
+                stream.close()
+                return
+            self.streams[uid] = streams | {stream}
+        super().handle_stream(stream, address)
+
+
+class _Noted(HTTPMessageDelegate):
+    """Hands a request on, and notes its connection as busy."""
+
+    def __init__(self, delegate: HTTPMessageDelegate, server: HubServer, connection: object) -> None:
+        self.delegate, self.server, self.connection = delegate, server, connection
+
+    def headers_received(self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders) -> Awaitable[None] | None:
+        self.server.busy.add(self.connection)
+        self.server.headers_received(headers)
+        return self.delegate.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        return self.delegate.data_received(chunk)
+
+    def finish(self) -> None:
+        self.delegate.finish()
+
+    def on_connection_close(self) -> None:
+        self.delegate.on_connection_close()
+
+
+def peer_uid(connection: socket.socket) -> int | None:
+    """Return the uid of the process at the other end of a TCP connection of this machine, None for another machine's.
+
+    Source: sock_diag(7). A question for one connection; /proc/net/tcp would list those of everybody.
+    """
+    try:
+        here, peer = connection.getsockname(), connection.getpeername()
+    except OSError:  # it has gone already
+        return None
+    ends = struct.pack("!HH16s16s", peer[1], here[1], *(socket.inet_pton(connection.family, end[0]) for end in (peer, here)))
+    # struct inet_diag_req_v2: family, protocol, no extensions, all states; any interface, any cookie
+    body = struct.pack("=BBBxI", connection.family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as kernel:  # NETLINK_SOCK_DIAG
+        kernel.settimeout(1)
+        kernel.send(struct.pack("=IHHII", 16 + len(body), 20, 1, 0, 0) + body)  # SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST
+        answer = kernel.recv(4096)
+    kind = struct.unpack_from("=H", answer, 4)[0]
+    return struct.unpack_from("=I", answer, 16 + 4 + 48 + 12)[0] if kind == 20 else None

@@ -1,0 +1,378 @@
+"""The keeper of JupyterHub's ports, and how hub and proxy get them from it.
+
+A port that is free for the second of a restart is anybody's who has a loop of bind(). So hub and proxy do not open their
+listening sockets: jupyterhub-ports.service does, at boot before any user's process runs, and keeps them open while the two come
+and go. Connections wait in the kernel's queue meanwhile; while a service is stopped, or does not start, the keeper answers them
+itself, with the page that says so. Its own restarts outlive the sockets in systemd's file descriptor store.
+
+=========  =======================================  ============================  =============
+socket     address                                  leads to                      taken by
+=========  =======================================  ============================  =============
+`public`   that of JUPYTERHUB_BIND_URL              proxy                         proxy
+`api`      127.0.0.1:8081, or what the site set     hub, for servers and tokens   hub
+`front`    HUB_SOCKET                               hub, for the proxy alone      hub
+=========  =======================================  ============================  =============
+
+Protocol, on KEEPER_SOCKET: one line of JSON in, one line out, and the listening socket as SCM_RIGHTS (unix(7)) with it.
+
+=========  =======================================  ========================================================================
+action     further keys of the request              what happens
+=========  =======================================  ========================================================================
+take       name, address ([host, port] or path)     the answer brings the socket; it is bound anew where the address changed
+left       waits (bool)                             the asker's sockets: connections wait for the next one, or are answered
+release                                             the asker's sockets are closed
+=========  =======================================  ========================================================================
+
+Every answer has ``ok``; where that is false, ``error`` is one line for humans.
+"""
+
+import asyncio
+import contextlib
+import errno
+import json
+import os
+import pwd
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from . import accounts, units
+from .paths import AWAY_PAGE, HUB_SOCKET, KEEPER_SOCKET
+
+TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB}
+SERVICE = {accounts.PROXY: units.PROXY, accounts.HUB: units.HUB}
+BACKLOG = 4096  # connections that wait while a service restarts; the kernel's net.core.somaxconn cuts it
+PATIENCE = 0.02  # seconds between two tries to bind a port that somebody else has
+FIRST_FD = 3  # sd_listen_fds(3)
+SILENCE = 5  # seconds in which a request must have come
+
+Address = tuple[str, int] | str
+
+
+class Refused(Exception):
+    """What is wrong and how to mend it, in one line."""
+
+
+class Taken(Refused):
+    """Somebody else has the port; `holder` is the account, None where that cannot be seen."""
+
+    def __init__(self, message: str, holder: str | None) -> None:
+        super().__init__(message)
+        self.holder = holder
+
+
+# -- For hub and proxy ---------------------------------------------------------------------------------------------------------------
+
+
+def ask(**request: object) -> socket.socket | None:
+    """Put one request to the keeper; return the socket that came with its answer. Raises OSError, and Refused with the keeper's words."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        connection.connect(KEEPER_SOCKET)
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        line, fds, _, _ = socket.recv_fds(connection, 1 << 16, 1)
+    given = [socket.socket(fileno=fd) for fd in fds]
+    answer = json.loads(line or b'{"ok": false, "error": "the keeper of the ports ended without an answer"}')
+    if not answer["ok"]:
+        raise Refused(answer["error"])
+    return given[0] if given else None
+
+
+def take(name: str, address: Address) -> socket.socket:
+    """Return the listening socket `name` (see the table above) at `address`. Raises OSError and Refused."""
+    listener = ask(action="take", name=name, address=address)
+    if listener is None:
+        raise Refused(f"the keeper gave no socket {name}: journalctl -u {units.PORTS}")
+    listener.setblocking(False)
+    return listener
+
+
+def take_for(command: list[str], host: str, port: int) -> None:
+    """Become `command` (argv), which finds the proxy's socket as systemd's services do: file descriptor 3. Does not return."""
+    fd = take("public", numeric(host, port)).detach()
+    if fd != FIRST_FD:
+        os.dup2(fd, FIRST_FD)
+    os.set_inheritable(FIRST_FD, True)
+    os.execvpe(command[0], command, {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
+
+
+def left(unit: str) -> None:
+    """Tell the keeper, as ExecStopPost= of `unit`, whether its connections shall wait; SERVICE_RESULT is of systemd.exec(5).
+
+    They wait for one that restarts by order or after a crash. One that says that it cannot go on will not be better at once.
+    """
+    jobs = subprocess.run(["systemctl", "list-jobs", "--no-legend", unit], check=False, capture_output=True, text=True).stdout.split()
+    if "stop" in jobs:
+        state = subprocess.run(["systemctl", "is-enabled", unit], check=False, capture_output=True, text=True).stdout.strip()
+        ask(**{"action": "release"} if state in ("disabled", "masked") else {"action": "left", "waits": False})
+    else:
+        ask(action="left", waits="restart" in jobs or os.environ.get("SERVICE_RESULT") != "exit-code")
+
+
+# -- The keeper ----------------------------------------------------------------------------------------------------------------------
+
+
+def notify(text: str, *fds: int) -> None:
+    """Tell systemd `text`, lines of sd_notify(3), with open files for its store."""
+    if path := os.environ.get("NOTIFY_SOCKET"):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+            systemd.connect(f"\0{path[1:]}" if path.startswith("@") else path)
+            socket.send_fds(systemd, [text.encode()], fds)
+
+
+def stored() -> dict[str, socket.socket]:
+    """Return the sockets that systemd kept for us, by name."""
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")[: int(os.environ.pop("LISTEN_FDS", "0"))]
+    return {name: socket.socket(fileno=FIRST_FD + at) for at, name in enumerate(names)}
+
+
+def holder(port: int) -> str | None:
+    """Return the account whose socket listens on TCP port `port`, None if nobody's does. Source: proc_net_tcp(5), by /proc/self, which our sandbox leaves."""
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/self/net", table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
+                    return accounts.user_name(int(fields[7]))
+    return None
+
+
+def resolved(host: str, port: int, flags: int = socket.AI_NUMERICHOST) -> tuple[int, tuple]:
+    """Return family and socket address for `host` (address, or "" for all; a name with other `flags`) and `port`. Raises OSError."""
+    wanted = host or ("::" if socket.has_dualstack_ipv6() else "0.0.0.0")
+    family, _, _, _, address = socket.getaddrinfo(wanted, port, type=socket.SOCK_STREAM, flags=flags)[0]
+    return family, address
+
+
+def numeric(host: str, port: int) -> tuple[str, int]:
+    """Return the address of `host`, which may be a name, with `port`; may wait for DNS. Raises Refused."""
+    try:
+        return resolved(host, port, 0)[1][:2]
+    except OSError as error:
+        raise Refused(f"{host} in JUPYTERHUB_BIND_URL: {error.strerror}") from None
+
+
+def listen(address: Address) -> socket.socket:
+    """Return a new socket that listens at `address`. Raises OSError."""
+    if isinstance(address, str):
+        Path(address).unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o117)
+        try:
+            listener.bind(address)
+        finally:
+            os.umask(before)
+    else:
+        family, name = resolved(*address)
+        listener = socket.socket(family)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # From one address to another of the same port without a gap; the kernel allows it to our own account alone.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # The address may be the machine's a moment later (at boot), as systemd's FreeBind= has it.
+        listener.setsockopt(socket.SOL_IP, 15, 1)  # IP_FREEBIND, ip(7)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        try:
+            listener.bind(name)
+        except OSError:
+            listener.close()
+            raise
+    listener.listen(BACKLOG)
+    return listener
+
+
+def listens_at(listener: socket.socket, address: Address) -> bool:
+    """Tell whether `listener` is what listen(address) would make. Raises OSError where a name cannot be resolved."""
+    if isinstance(address, str):
+        return listener.getsockname() == address and os.path.exists(address)
+    return listener.family != socket.AF_UNIX and listener.getsockname()[:2] == resolved(*address)[1][:2]
+
+
+def address_of(listener: socket.socket) -> Address:
+    """Return where a socket is bound, as listen() takes it."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else name[:2]
+
+
+class Keeper:
+    """Holds the sockets; `answering` has the servers that answer in place of a service that is away."""
+
+    def __init__(self, wanted: dict[str, Address]) -> None:
+        self.sockets = stored()
+        # What the services have asked for since the settings were read counts more than these.
+        self.wanted = wanted | {name: address_of(listener) for name, listener in self.sockets.items() if name in wanted}
+        self.answering: dict[str, asyncio.Server] = {}
+        self.complained: set[str] = set()
+        self.lock = asyncio.Lock()  # one change at a time: nobody answers beside the service that has just come
+
+    async def run(self) -> None:
+        """Keep, and answer requests, for ever."""
+        control = self.sockets.pop("control", None) or self._store("control", listen(KEEPER_SOCKET))
+        for name in self.sockets.keys() & self.wanted.keys():
+            if subprocess.call(["systemctl", "is-active", "--quiet", SERVICE[TAKER[name]]]) != 0:
+                await self._away(name)
+        server = await asyncio.start_unix_server(self._serve, sock=control)
+        tried = asyncio.Event()
+        opening = asyncio.create_task(self._open_wanted(tried))
+        with contextlib.suppress(TimeoutError):
+            # The machine's start, which waits for us, does not wait for DNS.
+            await asyncio.wait_for(tried.wait(), 2)
+        notify("READY=1")
+        await asyncio.gather(opening, server.serve_forever())
+
+    async def _open_wanted(self, tried: asyncio.Event) -> None:
+        """Return once all sockets are open; set `tried` once each was tried."""
+        while missing := self.wanted.keys() - self.sockets.keys():
+            taken = [await self._try(name) for name in missing]
+            tried.set()
+            await asyncio.sleep(PATIENCE if any(taken) else 1)
+        tried.set()
+
+    def _store(self, name: str, listener: socket.socket) -> socket.socket:
+        notify(f"FDSTORE=1\nFDNAME={name}", listener.fileno())
+        return listener
+
+    def _open(self, name: str, address: Address) -> socket.socket:
+        """Return the socket `name` at `address`, a new one if need be. Raises Refused where somebody else has the address."""
+        try:
+            if name in self.sockets and listens_at(self.sockets[name], address):
+                return self.sockets[name]
+            listener = listen(address)
+        except OSError as error:
+            if isinstance(address, str):
+                raise Refused(f"{address}: {error.strerror}") from None
+            what = f"{address[0] or 'all addresses'}, port {address[1]}"
+            if error.errno == errno.EADDRINUSE:
+                account = holder(address[1])
+                who = f"the account {account}" if account else "another program"
+                raise Taken(f"{what}: taken by {who}, `ss -ltnp 'sport = :{address[1]}'` names the program: stop it", account) from None
+            raise Refused(f"{what}: {error.strerror}") from None
+        if name in self.sockets:
+            self._close(name)
+        self.wanted[name] = address
+        self.sockets[name] = self._store(name, listener)
+        return listener
+
+    def _close(self, name: str) -> None:
+        self._serve_no_more(name)
+        notify(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        with self.sockets.pop(name) as listener:
+            if listener.family == socket.AF_UNIX:
+                Path(listener.getsockname()).unlink(missing_ok=True)
+
+    # What happens at the sockets
+
+    async def _try(self, name: str) -> bool:
+        """Open a socket that is wanted, and answer there until its service comes. Tell whether somebody else has the port."""
+        try:
+            address = self.wanted[name]
+            if not isinstance(address, str):
+                address = await asyncio.to_thread(numeric, *address)
+            async with self.lock:
+                if name in self.wanted and name not in self.sockets:
+                    self._open(name, address)
+                    await self._away(name)
+        except Refused as refusal:
+            holder = refusal.holder if isinstance(refusal, Taken) else None
+            # A hub or proxy from before this keeper lets go when it restarts: an upgrade.
+            if name not in self.complained and holder != TAKER[name]:
+                self.complained.add(name)
+                print(f"<3>{refusal}", file=sys.stderr, flush=True)
+            return isinstance(refusal, Taken)
+        return False
+
+    async def _away(self, name: str) -> None:
+        """Answer in place of the service, at a socket that is open."""
+        if name not in self.answering:
+            # A copy: asyncio closes what it was given.
+            self.answering[name] = await asyncio.start_server(self._say_away, sock=self.sockets[name].dup(), backlog=BACKLOG)
+
+    def _serve_no_more(self, name: str) -> None:
+        if server := self.answering.pop(name, None):
+            server.close()
+
+    async def _say_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+            async with asyncio.timeout(SILENCE):
+                await reader.readuntil(b"\r\n\r\n")
+                page = Path(AWAY_PAGE).read_bytes()
+                head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(page)}\r\n"
+                writer.write(head.encode() + b"Retry-After: 5\r\nConnection: close\r\n\r\n" + page)
+                await writer.drain()
+        writer.close()
+
+    # Requests
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("socket")
+        uid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        listener = None
+        try:
+            async with asyncio.timeout(SILENCE):
+                request = json.loads(await reader.readline())
+            async with self.lock:
+                listener = await self._do(request, accounts.user_name(uid))
+            answer: dict = {"ok": True}
+        except Refused as refusal:
+            answer = {"ok": False, "error": str(refusal)}
+        except (ValueError, KeyError, TypeError, TimeoutError) as error:
+            answer = {"ok": False, "error": f"not a request that I know: {error!r}"}
+        # Not by the writer, which cannot pass files; a line is so short that it always fits.
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(peer.fileno())) as connection:
+            socket.send_fds(connection, [json.dumps(answer).encode() + b"\n"], [listener.fileno()] if listener else [])
+        writer.close()
+
+    async def _do(self, request: dict, account: str) -> socket.socket | None:
+        """Carry out a request of `account`; return the socket it asked for, if it did. Raises Refused."""
+        theirs = [name for name in TAKER if TAKER[name] == account]
+        match request["action"]:
+            case "take":
+                name, address = request["name"], request["address"]
+                if name not in theirs:
+                    raise Refused(f"{account} may not have the socket {name}")
+                address = HUB_SOCKET if name == "front" else (str(address[0]), int(address[1]))
+                listener = await self._soon(name, address)
+                self._serve_no_more(name)
+                return listener
+            case "left":
+                for name in theirs:
+                    if name in self.sockets and not request["waits"]:
+                        await self._away(name)
+            case "release":
+                for name in theirs:
+                    self.wanted.pop(name, None)
+                    if name in self.sockets:
+                        self._close(name)
+            case action:
+                raise ValueError(action)
+        return None
+
+    async def _soon(self, name: str, address: Address) -> socket.socket:
+        """Like _open, but for an address that the service before has not let go of yet: try for two seconds."""
+        for _ in range(100):
+            with contextlib.suppress(Taken):
+                return self._open(name, address)
+            await asyncio.sleep(PATIENCE)
+        return self._open(name, address)
+
+
+def main(arguments: list[str]) -> None:
+    """Do what src/libexec/port-keeper says. Exits with one line where that is not possible."""
+    match arguments:
+        case ["keep", host, port]:
+            addresses: dict[str, Address] = {"public": (host, int(port)), "api": ("127.0.0.1", 8081), "front": HUB_SOCKET}
+            asyncio.run(Keeper(addresses).run())
+        case ["take", host, port, *command]:
+            try:
+                take_for(command, host, int(port))
+            except (OSError, Refused) as error:
+                raise SystemExit(f"jupyterhub-launcher: {error}") from None
+        case ["left"]:
+            try:
+                left(SERVICE[pwd.getpwuid(os.getuid()).pw_name])
+            except (OSError, Refused) as error:
+                print(f"<4>port-keeper: {error}", file=sys.stderr)
+        case _:
+            raise SystemExit("port-keeper: keep HOST PORT, take HOST PORT COMMAND..., or left")
