@@ -9,6 +9,7 @@ member                holds
 ====================  =====================================================================================
 """
 
+import contextlib
 import dataclasses
 import gzip
 import hashlib
@@ -17,12 +18,14 @@ import os
 import stat
 import tarfile
 import tempfile
+import typing
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO
 
+from . import files
 from .accounts import group_name, user_name
 
 FORMAT = 1
@@ -83,48 +86,65 @@ def digest(stream: IO[bytes], copy: IO[bytes] | None = None) -> str:
     return sha256.hexdigest()
 
 
+def entry(path: str, status: os.stat_result) -> Entry:
+    """Return what lstat has said about `path`; `kind` is "" for what no backup holds: a socket or pipe is made by who listens at it."""
+    kinds = {stat.S_IFREG: "file", stat.S_IFDIR: "folder", stat.S_IFLNK: "link"}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "")
+    return Entry(path, kind, stat.S_IMODE(status.st_mode), user_name(status.st_uid), group_name(status.st_gid))
+
+
 def entries(places: list[str], pristine: Callable[[str], bool]) -> list[Entry]:
     """Return what there is at `places` (paths, some may be missing) and below; `pristine(path)` tells what the package has shipped."""
     found = []
-    for place in map(Path, places):
-        below = sorted(path for path in place.rglob("*")) if place.is_dir() and not place.is_symlink() else []
-        for path in [place, *below]:
+    for place in places:
+        for path, status in files.walk(place):
+            each = entry(str(path), status)
             try:
-                status = path.lstat()
+                if each.kind == "link":
+                    each.target = os.readlink(path)
+                elif each.kind == "file":
+                    with files.opened(path, below=place) as stream:
+                        each.sha256 = digest(stream)
+                    each.pristine = pristine(str(path))
             except FileNotFoundError:
-                continue
-            entry = Entry(str(path), "file", stat.S_IMODE(status.st_mode), user_name(status.st_uid), group_name(status.st_gid))
-            if stat.S_ISLNK(status.st_mode):
-                entry.kind, entry.target = "link", os.readlink(path)
-            elif stat.S_ISDIR(status.st_mode):
-                entry.kind = "folder"
-            elif not stat.S_ISREG(status.st_mode):
-                continue  # a socket or pipe is made by who listens at it
-            else:
-                with open(path, "rb") as stream:
-                    entry.sha256 = digest(stream)
-                entry.pristine = pristine(str(path))
-            found.append(entry)
+                continue  # it has gone meanwhile
+            if each.kind:
+                found.append(each)
     return found
 
 
-def write(file: Path, manifest: Manifest, database: Path | None) -> None:
-    """Write the archive `file` and read it back. Raises OSError, ArchiveError (a file has changed meanwhile)."""
+def write(file: Path, manifest: Manifest, database: Path | None, held: Mapping[str, bytes] = MappingProxyType({})) -> None:
+    """Write the archive `file` and read it back. `held` is the content of some files, by path.
+
+    Raises OSError, ArchiveError (a file has changed meanwhile).
+    """
     with open(file, "xb") as stream:
         with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=6) as tar:
             with tempfile.TemporaryFile(dir=file.parent) as text:
                 text.write(json.dumps(dataclasses.asdict(manifest), indent=1).encode())
                 _add(tar, "manifest.json", text)
-            for entry in manifest.entries:
-                if entry.kind == "file":
-                    with open(entry.path, "rb") as content:
-                        _add(tar, f"files{entry.path}", content)
+            for each in manifest.entries:
+                if each.kind == "file":
+                    with _content(each.path, manifest.places, held, file.parent) as content:
+                        _add(tar, f"files{each.path}", content)
             if database:
                 with open(database, "rb") as content:
                     _add(tar, "database", content)
         stream.flush()
         os.fsync(stream.fileno())
     read(file)
+
+
+@contextlib.contextmanager
+def _content(path: str, places: list[str], held: Mapping[str, bytes], folder: Path) -> Iterator[IO[bytes]]:
+    """Yield the content of a file as a binary file; what is held goes through one in `folder`."""
+    if path in held:
+        with tempfile.TemporaryFile(dir=folder) as stream:
+            stream.write(held[path])
+            yield stream
+    else:
+        with files.opened(path, below=next(place for place in places if PurePosixPath(path).is_relative_to(place))) as stream:
+            yield stream
 
 
 def _add(tar: tarfile.TarFile, name: str, stream: IO[bytes]) -> None:
@@ -190,7 +210,12 @@ class _opened:
         self.file = file
 
     def __enter__(self) -> tarfile.TarFile:
-        self.stream = open(self.file, "rb")
+        # Whoever has named it may have named a FIFO.
+        fd = os.open(self.file, os.O_RDONLY | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise ArchiveError(f"{self.file} is no backup of jupyterhub-ctl")
+        self.stream = open(fd, "rb")
         try:
             return tarfile.open(fileobj=self.stream, mode="r|gz")
         except (tarfile.TarError, EOFError, OSError):
@@ -238,14 +263,54 @@ def _parsed(fields: dict, file: Path) -> Manifest:
     if fields["format"] > FORMAT:
         raise NewerFormat(f"{file} is of format {fields['format']}, from version {fields.get('version')}")
     try:
-        manifest = Manifest(**{**fields, "entries": [Entry(**entry) for entry in fields["entries"]]})
+        manifest = Manifest(**{**fields, "entries": [Entry(**each) for each in fields["entries"]]})
+        said = _wrong(manifest)
     except (KeyError, TypeError):
         raise ArchiveError(f"{file} is damaged: its manifest is not one of format {fields['format']}") from None
-    for entry in manifest.entries:
-        path = PurePosixPath(entry.path)
-        if ".." in path.parts or not any(path.is_relative_to(place) for place in manifest.places):
-            raise ArchiveError(f"{file} is damaged: {entry.path} is outside of what a backup holds")
+    if said:
+        raise ArchiveError(f"{file} is damaged: {said}")
     return manifest
+
+
+def _wrong(manifest: Manifest) -> str:
+    """Return what keeps a manifest from being one that `write` has written, "" if nothing does; raise TypeError for a field of another type."""
+    parts: list[Manifest | Entry] = [manifest, *manifest.entries]
+    for part in parts:
+        for name, kind in typing.get_type_hints(type(part)).items():
+            if not isinstance(getattr(part, name), typing.get_origin(kind) or kind):
+                raise TypeError(name)
+    folders = {each.path for each in manifest.entries if each.kind == "folder"}
+    for name in [*manifest.places, *(each.path for each in manifest.entries)]:
+        path = PurePosixPath(name)
+        if str(path) != name or ".." in path.parts or not path.is_absolute() or not is_below(name, manifest.places):
+            return f"{name} is outside of what a backup holds"
+    for each in manifest.entries:
+        if each.kind not in ("file", "folder", "link"):
+            return f"{each.path} is of kind {each.kind!r}"
+        # Below a link it would be anywhere.
+        if each.path not in manifest.places and os.path.dirname(each.path) not in folders:
+            return f"{each.path} is in no folder of the backup"
+    return ""
+
+
+def check_places(file: Path, manifest: Manifest, own: Collection[str]) -> list[str]:
+    """Return the places of a manifest that are not among `own` (absolute paths), the only ones where a restore works as root.
+
+    Each is that of one file, which is the hub's account's to put in place. Raises ArchiveError for another.
+    """
+    others = [place for place in manifest.places if not is_below(place, own)]
+    for each in manifest.entries:
+        if not is_below(each.path, own) and (each.kind != "file" or each.path not in others):
+            raise ArchiveError(f"{file} holds {each.path}, {NO_PLACE}")
+    return others
+
+
+def is_below(path: str, places: Collection[str]) -> bool:
+    """Return whether `path` is one of `places` or below one (all absolute, without ..)."""
+    return any(PurePosixPath(path).is_relative_to(place) for place in places)
+
+
+NO_PLACE = "which is no place of this machine's hub: nothing is changed. A JUPYTERHUB_CONFDIR of the archive must be that of /etc/default/jupyterhub first"
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,16 +1,21 @@
 """The hub's database, seen from outside the hub: copies of it while it is in use."""
 
 import contextlib
+import errno
 import os
 import sqlite3
+import stat
 import subprocess
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from . import accounts
+from .paths import STATE
 
 PATIENCE = 10  # seconds to wait for a lock; the hub's own writes take milliseconds
+
+LARGEST = 4 << 30  # bytes; a hub's database has some MB, and a file can pretend to have any number
 
 
 class DatabaseError(Exception):
@@ -24,7 +29,7 @@ def copy_sqlite(source: str | Path, target: str | Path) -> None:
     stays out. Raises DatabaseError where `source` is locked for longer than PATIENCE, or is no sound database; OSError and
     sqlite3.OperationalError ("disk is full") where `target` cannot be written. No copy is left then.
     """
-    os.stat(source)  # FileNotFoundError, where sqlite3 would say "unable to open database file"
+    require_database(source)
     done = False
     try:
         with (
@@ -43,6 +48,8 @@ def copy_sqlite(source: str | Path, target: str | Path) -> None:
         text = str(error)
         if "locked" in text:
             raise DatabaseError(f"the database {source} is locked by another program: `fuser -v {source}` names it, stop that") from None
+        if "unable to open" in text:
+            raise DatabaseError(f"the database {source} cannot be opened by {accounts.user_name(os.geteuid())}: it must be {accounts.HUB}'s") from None
         if "malformed" in text or "not a database" in text:
             raise DatabaseError(f"the database {source} is corrupt ({text}): {MEND}") from None
         raise
@@ -54,6 +61,60 @@ def copy_sqlite(source: str | Path, target: str | Path) -> None:
 
 
 MEND = "`jupyterhub-ctl backups` lists what `jupyterhub-ctl restore` can bring back"
+
+
+def sqlite_file(url: str) -> str | None:
+    """Return the path of the SQLite database at `url` (SQLAlchemy's form), which the hub takes relative to its folder; None for another kind."""
+    return str(Path(STATE, url.removeprefix("sqlite:///").partition("?")[0])) if url.startswith("sqlite:///") else None
+
+
+def state(url: str) -> tuple[str, str]:
+    """Look at the database at `url` (SQLAlchemy's form), all of it where it is SQLite, and return a word with details (both str, one line).
+
+    ========== ================
+    schema     its revision
+    corrupt    where
+    locked     what SQLite says
+    empty      what SQLite says
+    away       what its server, or the system, says
+    ========== ================
+    """
+    if path := sqlite_file(url):
+        try:
+            with contextlib.closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=3)) as database:
+                faults = database.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if faults != "ok":
+                    return "corrupt", " ".join(faults.split())
+                return "schema", database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            kinds = {"locked": "locked", "no such table": "empty", "unable to open": "away"}
+            return next((kind for words, kind in kinds.items() if words in str(error)), "corrupt"), str(error)
+    import sqlalchemy  # it takes long
+
+    try:
+        with sqlalchemy.create_engine(url).connect() as connection:
+            return "schema", connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
+    except sqlalchemy.exc.SQLAlchemyError as error:
+        return "away", " ".join(str(error).split())
+
+
+def require_database(path: str | Path) -> None:
+    """Raise DatabaseError unless the SQLite database `path` and what is beside it are files, and of a credible size.
+
+    At a FIFO SQLite would wait for ever. FileNotFoundError where there is none; sqlite3 would say "unable to open database file".
+    """
+    real = os.path.realpath(path)
+    for name in (real, f"{real}-journal", f"{real}-wal", f"{real}-shm"):
+        try:
+            status = os.lstat(name)
+        except FileNotFoundError:
+            if name == real:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+            continue
+        if not stat.S_ISREG(status.st_mode):
+            raise DatabaseError(f"the database {path} cannot be used: {name} is no regular file: {MEND}")
+        if status.st_size > LARGEST:
+            raise DatabaseError(f"the database {path} cannot be used: {name} has {status.st_size >> 30} GiB, a hub's at most {LARGEST >> 30}: {MEND}")
 
 
 def dump_postgresql(url: str, target: IO[bytes]) -> None:

@@ -1,14 +1,13 @@
 """Texts that root shows to the users of a running hub: a message, and that the hub is offline.
 
-Each is a file in the hub's state folder, so it needs no running hub and outlives restarts and reboots. jupyterhub-ctl writes it,
+Each is a file in the hub's state folder, so it needs no running hub and outlives restarts and reboots. jupyterhub-ctl has the hub's account write it,
 the hub looks at it at each request (one stat), and handlers.py shows it.
 """
 
 import contextlib
-import os
-import tempfile
 from pathlib import Path
 
+from . import files
 from .paths import STATE
 
 
@@ -26,34 +25,15 @@ class Notice:
         if version != self._seen:
             self._seen, self._text = version, None
             with contextlib.suppress(OSError):
-                self._text = self.path.read_text(errors="replace").strip()
+                self._text = files.read(self.path).decode(errors="replace").strip()
         return self._text
 
     def version(self) -> str | None:
         """Return what differs from text to text (str), None if there is none."""
         try:
-            return str(self.path.stat().st_mtime_ns)
+            return str(self.path.lstat().st_mtime_ns)
         except FileNotFoundError:
             return None
-
-    def write(self, text: str) -> None:
-        """Replace the text, whole or not at all. Raises OSError."""
-        fd, new = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-        try:
-            with open(fd, "w") as stream:
-                stream.write(f"{text}\n")
-            os.replace(new, self.path)
-        except OSError:
-            os.unlink(new)
-            raise
-
-    def clear(self) -> bool:
-        """Take the text away; return whether there was one. Raises OSError."""
-        try:
-            self.path.unlink()
-        except FileNotFoundError:
-            return False
-        return True
 
 
 MESSAGE = Notice(Path(STATE, "message"))

@@ -11,6 +11,7 @@ LOGIN_SERVICE, SESSION_SERVICE = "jupyterhub", "jupyterhub-sudospawner"  # in /e
 
 STATE = "/var/opt/jupyterhub"
 BACKUPS = "/var/backups/jupyterhub"
+SCRATCH = "/var/tmp"  # for copies of the database: on a disk, since it may be large
 
 CTL_FILE = "/run/jupyterhub/ctl.json"  # written by app.py for jupyterhub-ctl
 # Of notebook servers. Only the hub's account may make something in it, only that and the proxy's may open what is there.

@@ -26,10 +26,9 @@ from jupyterhub import dbutil, orm
 from jupyterhub.app import JupyterHub
 
 from .database import DatabaseError, copy_sqlite
-from .paths import DEFAULTS
+from .paths import DEFAULTS, SCRATCH
 from .settings_check import Collector, inspect
 
-SCRATCH = "/var/tmp"  # on a disk, since databases may be large
 NOT_MIGRATED = f"set JUPYTERHUB_AUTO_MIGRATION=true in {DEFAULTS}, or run `jupyterhub upgrade-db` when it suits you"
 
 

@@ -147,6 +147,12 @@ def test_other_files_are_no_backups(tmp_path, content):
         archive.manifest_of(tmp_path / "file")
 
 
+def test_fifo_is_no_backup(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(archive.ArchiveError, match="is no backup"):
+        archive.manifest_of(tmp_path / "fifo")
+
+
 def with_database(folder):
     """Save a database of 3 bytes and nothing else; return the archive's Path."""
     (folder / "hub.sqlite").write_bytes(b"\0\1\2")
@@ -188,3 +194,67 @@ def test_link_in_place_of_a_file_is_refused(tmp_path):
         tar.addfile(link)
     with pytest.raises(archive.ArchiveError, match="database is not in its manifest"):
         archive.read(file, tmp_path)
+
+
+# -- Where a restore may write -----------------------------------------------------------------------------------------------------
+
+
+def with_entries(*entries, places=()):
+    """Return a change for `rewritten` that adds places, and entries (path, kind) with an empty file for each file."""
+
+    def change(members):
+        manifest = json.loads(members["manifest.json"])
+        for path, kind in entries:
+            sha256 = archive.digest(io.BytesIO()) if kind == "file" else ""
+            manifest["entries"].append({"path": path, "kind": kind, "mode": 0o644, "owner": "root", "group": "root", "sha256": sha256, "target": "/etc"})
+            if kind == "file":
+                members[f"files{path}"] = b""
+        manifest["places"] += places
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("entries", "places", "said"),
+    [
+        ([("{place}/link/file", "file")], [], "link/file is in no folder of the backup"),
+        ([("{place}/new/file", "file")], [], "new/file is in no folder of the backup"),
+        ([("{place}/twice", "link"), ("{place}/twice/file", "file")], [], "twice/file is in no folder"),
+        ([("{place}/device", "device")], [], "is of kind 'device'"),
+        ([("{place}//sub/file", "file")], [], "is outside of what a backup holds"),
+        ([], ["{place}/../../cron.d"], "is outside of what a backup holds"),
+        ([], ["etc/cron.d"], "is outside of what a backup holds"),
+        ([], [7], "its manifest is not one of format"),
+    ],
+)
+def test_manifest_that_leads_elsewhere_is_refused(tmp_path, entries, places, said):
+    file, manifest = made(tmp_path)
+    place = manifest.places[0]
+    filled = [(path.format(place=place), kind) for path, kind in entries]
+    rewritten(file, with_entries(*filled, places=[each.format(place=place) if isinstance(each, str) else each for each in places]))
+    with pytest.raises(archive.ArchiveError, match=said):
+        archive.manifest_of(file)
+
+
+def test_places_of_others(tmp_path):
+    """A file of the hub's own is told apart; a folder or link in such a place is none."""
+    file, manifest = made(tmp_path)
+    own = manifest.places[0]
+    assert archive.check_places(file, manifest, [own]) == []
+    assert archive.check_places(file, manifest, [str(tmp_path)]) == []  # below it
+    with pytest.raises(archive.ArchiveError, match=f"holds {own}, which is no place of this machine's hub"):
+        archive.check_places(file, manifest, [f"{own}x", "/etc/jupyterhub"])
+    rewritten(file, with_entries(("/srv/secret", "file"), places=["/srv/secret", "/srv/nothing"]))
+    assert archive.check_places(file, archive.manifest_of(file), [own]) == ["/srv/secret", "/srv/nothing"]
+
+
+def test_links_that_come_while_it_is_saved_are_not_followed(tmp_path):
+    _, manifest = made(tmp_path)
+    place = tmp_path / "etc"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/settings").write_text("c.x = 1\n")
+    (place / "settings").unlink()
+    (place / "settings").symlink_to(tmp_path / "elsewhere/settings")
+    with pytest.raises(OSError, match="it is a link"):
+        archive.write(tmp_path / "other.tar.gz", manifest, None)

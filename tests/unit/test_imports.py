@@ -14,8 +14,8 @@ LEVELS = (
     {"app", "preflight", "settings_check"},
     {"authenticator", "handlers", "notices", "spawner"},
     {"services"},
-    {"archive", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
-    {"accounts", "pam", "paths", "units"},
+    {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
+    {"accounts", "files", "pam", "paths", "units"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -8,7 +8,8 @@ import contextlib
 import datetime
 import fcntl
 import grp
-import hashlib
+import io
+import json
 import os
 import pwd
 import re
@@ -23,21 +24,24 @@ from typing import Any
 
 import click
 
-from .. import accounts, units
+from .. import accounts, as_hub, files, units
 from ..archive import (
+    NO_PLACE,
     ArchiveError,
     Entry,
     Manifest,
     NewerFormat,
+    check_places,
     digest,
     entries,
+    is_below,
     manifest_of,
     read,
     sync_folder,
     unpacked,
     write,
 )
-from ..database import DatabaseError, copy_sqlite, dump_postgresql, restore_postgresql
+from ..database import DatabaseError, dump_postgresql, restore_postgresql, sqlite_file
 from ..defaults import COOKIE_SECRET, DATABASE_URL
 from ..paths import (
     BACKUPS,
@@ -45,6 +49,7 @@ from ..paths import (
     DEFAULTS,
     LOGIN_SERVICE,
     PROXY_ENV,
+    SCRATCH,
     SESSION_SERVICE,
     STATE,
     SUDOERS,
@@ -59,12 +64,15 @@ from .common import (
     Failure,
     NoSpace,
     default_setting,
+    pristine,
+    require_no_service,
     require_root,
     show,
 )
 
 FOLDER = Path(BACKUPS)
 PENDING = FOLDER / ".restore"  # what a restore that has begun puts in place
+OWN = "own.json"  # beside what is unpacked: the places where root puts it
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
 # What is saved besides the database and the cookie secret.
@@ -86,6 +94,8 @@ def backup(file: Path | None, label: str) -> None:
         raise click.BadParameter("letters a to z and digits", param_hint="--label")
     if label != "manual" and _keep() == 0:
         return
+    if file:
+        require_no_service(file)
     with _alone():
         made = _save(label, file.absolute() if file else None)
     click.echo(made)
@@ -146,19 +156,21 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
         raise Failure(f"{target} exists: choose another name, or remove it")
     with _explained(target.parent), tempfile.TemporaryDirectory(prefix=WORK, dir=target.parent) as work:
         settings = _settings()
+        own = _own_places()
+        hubs = [path for path in [settings["cookie_secret_file"]] if not is_below(path, own)]
         manifest = Manifest(
             version=_installed_version(),
             created=now.isoformat(timespec="seconds"),
             label=label,
             host=socket.gethostname(),
-            places=[*PLACES, *settings["places"]],
-            entries=[],
+            places=[*own, *hubs],
+            entries=entries(own, pristine()),
         )
-        manifest.entries = entries(manifest.places, _pristine())
+        held = {path: content for each in hubs for path, content in _hubs_file(each, manifest).items()}
         database = Path(work) / "database"
         _save_database(settings["db_url"], manifest, database, damaged_too)
         archive = Path(work) / "archive"
-        write(archive, manifest, database if manifest.database != "none" else None)
+        write(archive, manifest, database if manifest.database != "none" else None, held)
         os.rename(archive, target)
         sync_folder(target.parent)
     if not file:
@@ -166,24 +178,51 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
     return target
 
 
+def _own_places() -> list[str]:
+    """Return what is saved, and put in place again, by root: absolute paths. Raises Failure where others than root could change what they are."""
+    folder = os.path.normpath(default_setting("JUPYTERHUB_CONFDIR", CONFIG))
+    if folder in PLACES:
+        return PLACES
+    if not files.is_roots_alone(os.path.dirname(folder)):
+        raise Failure(f"JUPYTERHUB_CONFDIR={folder} in {DEFAULTS}: others than root can write to a folder above it: `namei -om {folder}` shows which")
+    return [*PLACES, folder]
+
+
+def _hubs_file(path: str, manifest: Manifest) -> dict[str, bytes]:
+    """Note the file `path` of the hub's in `manifest`, and return its content by its path. What is no small file is not saved: a line says so."""
+    try:
+        found = as_hub.file(path)
+    except (OSError, DatabaseError) as error:
+        click.echo(f"jupyterhub-ctl: {path} is not saved: {error.strerror if isinstance(error, OSError) else error}", err=True)
+        return {}
+    if found is None:
+        return {}
+    mode, content = found
+    manifest.entries.append(Entry(path, "file", mode, accounts.HUB, accounts.HUB, sha256=digest(io.BytesIO(content))))
+    return {path: content}
+
+
 def _save_database(url: str, manifest: Manifest, copy: Path, damaged_too: bool) -> None:
     """Copy the hub's database at `url` (SQLAlchemy's form), if there is one, to `copy`, and note in `manifest` what it is.
 
-    With `damaged_too`, a corrupt one is taken as it is. Raises DatabaseError, BadDatabase (of a kind that cannot be saved), OSError.
+    With `damaged_too`, a corrupt one is taken as it is, and nothing of what is none. Raises DatabaseError, BadDatabase (of a kind that
+    cannot be saved), OSError.
     """
-    if url.startswith("sqlite"):
-        manifest.database_path = url.removeprefix("sqlite:///")
-        if not os.path.exists(manifest.database_path):
-            return
-        manifest.database = "sqlite"
-        manifest.database_mode = os.stat(manifest.database_path).st_mode & 0o777
+    if path := sqlite_file(url):
+        manifest.database_path = path
         try:
-            copy_sqlite(manifest.database_path, copy)
-        except DatabaseError:
+            if not _save_sqlite(manifest, copy, "copy"):
+                return
+        except DatabaseError as error:
             if not damaged_too:
                 raise
-            manifest.database = "damaged"
-            shutil.copyfile(manifest.database_path, copy)
+            try:
+                _save_sqlite(manifest, copy, "bytes")
+                manifest.database = "damaged"
+            except (DatabaseError, PermissionError):  # a link of the hub's to what is not its own
+                click.echo(f"jupyterhub-ctl: the state before has no database: {error}", err=True)
+                manifest.database = "none"
+                return
     elif url.startswith("postgresql"):
         manifest.database = "postgresql"
         with open(copy, "xb") as stream:
@@ -192,6 +231,18 @@ def _save_database(url: str, manifest: Manifest, copy: Path, damaged_too: bool) 
         raise BadDatabase(f"a database {url.split(':')[0]} is not among those that can be saved: sqlite, postgresql")
     with open(copy, "rb") as stream:
         manifest.database_sha256 = digest(stream)
+
+
+def _save_sqlite(manifest: Manifest, copy: Path, action: str) -> bool:
+    """Write the database of `manifest` to `copy`, as the hub's account does it by `action` of as_hub.py; return whether there is one."""
+    try:
+        manifest.database_mode = int(as_hub.run("mode", manifest.database_path)) & 0o777
+        with open(copy, "wb") as stream:
+            as_hub.run(action, manifest.database_path, stdout=stream, timeout=as_hub.TIMEOUT)
+    except FileNotFoundError:
+        return False
+    manifest.database = "sqlite"
+    return True
 
 
 def _forget_old(label: str) -> None:
@@ -209,8 +260,8 @@ def _keep() -> int:
     return int(value)
 
 
-def _settings() -> dict:
-    """Return what of the hub's configuration matters here: db_url (str), places (list of str, more to save).
+def _settings() -> dict[str, str]:
+    """Return what of the hub's configuration matters here: db_url, cookie_secret_file (absolute).
 
     Where the configuration cannot be read, it is worth a backup no less: those of the package, and a warning.
     """
@@ -218,33 +269,12 @@ def _settings() -> dict:
     if not settings:
         click.echo(f"jupyterhub-ctl: the configuration cannot be read, so the database is taken for the package's own: {problems[0]}", err=True)
         settings = {"db_url": DATABASE_URL, "cookie_secret_file": COOKIE_SECRET}
-    if settings["db_url"].startswith("sqlite:///"):
-        path = settings["db_url"].removeprefix("sqlite:///")
-        settings["db_url"] = f"sqlite:///{Path(STATE, path)}"
-    settings["places"] = [str(Path(STATE, settings["cookie_secret_file"]))]
-    folder = default_setting("JUPYTERHUB_CONFDIR", CONFIG)
-    if folder not in PLACES:
-        settings["places"].append(folder)
-    return settings
+    return {"db_url": str(settings["db_url"]), "cookie_secret_file": os.path.normpath(Path(STATE, str(settings["cookie_secret_file"])))}
 
 
 def _installed_version() -> str:
     query = ["dpkg-query", "--show", "--showformat=${Version}", "jupyterhub"]
     return subprocess.run(query, check=True, capture_output=True, text=True).stdout
-
-
-def _pristine() -> Callable[[str], bool]:
-    """Return a function that tells whether a path (str) is a configuration file that nobody has changed since dpkg has brought it."""
-    query = ["dpkg-query", "--show", "--showformat=${Conffiles}", "jupyterhub"]
-    shipped = dict(line.split()[:2] for line in subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines() if line.strip())
-
-    def pristine(path: str) -> bool:
-        if path not in shipped or not os.path.isfile(path):
-            return False
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "md5").hexdigest() == shipped[path]
-
-    return pristine
 
 
 # -- Restoring ---------------------------------------------------------------------------------------------------------------------
@@ -282,13 +312,29 @@ def _unpack(file: Path, work: Path) -> Manifest:
         raise BadArchive(f"{file} is of version {manifest.version}, which is newer than this one: upgrade the package first")
     if manifest.database == "damaged":
         raise BadArchive(f"{file} holds a database that was corrupt already when it was saved: choose another backup")
+    own = _own_places()
+    for place in check_places(file, manifest, own):
+        _require_the_hubs(file, place)
+    with open(work / OWN, "x") as stream:
+        json.dump(own, stream)
+        stream.flush()
+        os.fsync(stream.fileno())
     if manifest.database == "sqlite":
+        _require_the_hubs(file, manifest.database_path)
         try:
-            copy_sqlite(work / "database", work / "sound")
-        except DatabaseError as error:
-            raise BadArchive(f"{file}: {error}") from None
-        os.unlink(work / "sound")
+            with open(work / "database", "rb") as stream:
+                as_hub.run("check", stdin=stream, timeout=as_hub.TIMEOUT)
+        except DatabaseError:
+            raise BadArchive(f"{file}: the database in it is not sound: choose another backup") from None
     return manifest
+
+
+def _require_the_hubs(file: Path, path: str) -> None:
+    """Raise BadArchive unless the hub's account may put a file at `path`."""
+    try:
+        as_hub.run("may-write", os.path.dirname(path))
+    except OSError as error:
+        raise BadArchive(f"{file} holds {path}, {NO_PLACE} ({error.filename}: {error.strerror})") from None
 
 
 def _put_in_place() -> None:
@@ -314,48 +360,73 @@ def _place_files(manifest: Manifest) -> None:
 
     The content of a file that was as the package ships it, and still is, stays: the package may have a newer one by now.
     """
+    # As it was when the archive was checked: the places are those of the settings that are replaced now.
+    own = json.loads((PENDING / OWN).read_text()) if (PENDING / OWN).exists() else _own_places()
     saved = {entry.path: entry for entry in manifest.entries}
-    pristine = _pristine()
-    for entry in sorted(entries(manifest.places, pristine), key=lambda entry: entry.path, reverse=True):
-        kept = saved.get(entry.path)
-        if kept is None or kept.kind != entry.kind:
-            if entry.kind == "folder":
-                os.rmdir(entry.path)
+    shipped = pristine()
+    places = [place for place in manifest.places if is_below(place, own)]
+    for place in places:
+        _take(Path(place))
+    for there in sorted(entries(places, shipped), key=lambda entry: entry.path, reverse=True):
+        kept = saved.get(there.path)
+        if kept is None or kept.kind != there.kind:
+            if there.kind == "folder":
+                os.rmdir(there.path)
             else:
-                os.unlink(entry.path)
+                os.unlink(there.path)
+    hubs = check_places(PENDING, manifest, own)
     for entry in manifest.entries:
-        path = Path(entry.path)
+        if entry.path not in hubs:
+            _place(entry, shipped)
+    for entry in manifest.entries:
         if entry.kind == "folder":
-            path.mkdir(parents=True, exist_ok=True)
-            _own(path, entry)
-        elif entry.pristine and pristine(entry.path):
-            _own(path, entry)
+            _own(Path(entry.path), entry)
+            sync_folder(Path(entry.path))
+    for path in hubs:
+        if path in saved:
+            with open(PENDING / f"files{path}", "rb") as stream:
+                as_hub.run("put", path, f"{saved[path].mode & 0o777:o}", stdin=stream)
         else:
-            new = path.with_name(f"{path.name}.jupyterhub-ctl~")  # sudo passes over names that end so
-            path.parent.mkdir(parents=True, exist_ok=True)
-            new.unlink(missing_ok=True)
-            if entry.kind == "link":
-                os.symlink(entry.target, new)
-            else:
-                shutil.copyfile(PENDING / f"files{entry.path}", new)
-                _own(new, entry)
-                _sync(new)
-            os.rename(new, path)
-        sync_folder(path.parent)
+            with contextlib.suppress(FileNotFoundError):
+                as_hub.run("remove", path)
+
+
+def _take(place: Path) -> None:
+    """Let nobody but root write to a folder and those below, until each gets its owner and mode: no other account can lay a link there meanwhile."""
+    if place.is_symlink() or not place.is_dir():
+        return
+    os.chown(place, 0, -1)
+    place.chmod(place.stat().st_mode & 0o755)
+    for inner in place.iterdir():
+        _take(inner)
+
+
+def _place(entry: Entry, shipped: Callable[[str], bool]) -> None:
+    """Put what `entry` names in its place, whole or not at all; a folder gets its owner and mode later."""
+    path = Path(entry.path)
+    if entry.kind == "folder":
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif entry.pristine and shipped(entry.path):
+        _own(path, entry)
+    else:
+        new = path.with_name(f"{path.name}.jupyterhub-ctl~")  # sudo passes over names that end so
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new.unlink(missing_ok=True)
+        if entry.kind == "link":
+            os.symlink(entry.target, new)
+        else:
+            shutil.copyfile(PENDING / f"files{entry.path}", new)
+            _own(new, entry)
+            _sync(new)
+        os.rename(new, path)
+    sync_folder(path.parent)
 
 
 def _place_sqlite(manifest: Manifest) -> None:
-    path = Path(manifest.database_path)
-    new = path.with_name(f"{path.name}.restored")
-    shutil.copyfile(PENDING / "database", new)
-    shutil.chown(new, accounts.HUB, accounts.HUB)
-    new.chmod(manifest.database_mode)
-    _sync(new)
-    for rest in ("-journal", "-wal", "-shm"):  # of the database that goes; SQLite would apply them to the one that comes
-        path.with_name(path.name + rest).unlink(missing_ok=True)
-    sync_folder(path.parent)
-    os.rename(new, path)
-    sync_folder(path.parent)
+    """Have the hub's account put its database in place. What is beside the one that goes, SQLite would apply to the one that comes."""
+    with open(PENDING / "database", "rb") as stream:
+        beside = ("-journal", "-wal", "-shm")
+        as_hub.run("put", manifest.database_path, f"{manifest.database_mode & 0o777:o}", *beside, stdin=stream, timeout=as_hub.TIMEOUT)
 
 
 def _own(path: Path, entry: Entry) -> None:
@@ -386,7 +457,7 @@ def _stop(manifest: Manifest) -> list[str]:
     if not SYSTEMD:
         return []
     stopped = [units.HUB]
-    if any(entry not in manifest.entries for entry in entries(OF_THE_PROXY, _pristine())):
+    if any(entry not in manifest.entries for entry in entries(OF_THE_PROXY, pristine())):
         stopped.append(units.PROXY)
     running = []
     for unit in stopped:
@@ -435,6 +506,8 @@ def _explained(folder: Path) -> Iterator[None]:
             raise NoSpace(f"no space is left in {folder}: free some (`df -h {folder}`)") from None
         raise BadDatabase(f"{folder}: {error}") from None
     except OSError as error:
+        if str(error.filename or "").startswith(SCRATCH):
+            folder = Path(SCRATCH)
         if error.errno in FULL:
             raise NoSpace(f"no space is left in {folder}: free some (`df -h {folder}`)") from None
         raise Failure(f"{error.filename or folder}: {error.strerror or error}") from None

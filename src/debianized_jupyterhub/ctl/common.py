@@ -1,14 +1,18 @@
 """What all commands of jupyterhub-ctl share: how they fail and how they show data."""
 
 import errno
+import hashlib
 import json
 import os
+import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 import click
 
+from .. import accounts, files
 from ..paths import DEFAULTS
 from .command import stdout_of
 
@@ -95,6 +99,30 @@ def default_setting(name: str, otherwise: str = "") -> str:
     """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
     script = '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"'
     return stdout_of("bash", "-c", script, "bash", DEFAULTS, name) or otherwise
+
+
+def require_no_service(file: Path) -> None:
+    """Raise Failure where root is to write `file` into a folder of the hub's or the proxy's account, which could lay a link in its place."""
+    for folder in file.resolve().parents:
+        owner = accounts.user_name(folder.stat().st_uid) if folder.is_dir() else ""
+        if owner in (accounts.HUB, accounts.PROXY):
+            raise Failure(f"{folder} belongs to {owner}: choose a folder of your own")
+
+
+def pristine() -> Callable[[str], bool]:
+    """Return a function that tells whether a path (str) is a configuration file that nobody has changed since dpkg has brought it."""
+    query = ["dpkg-query", "--show", "--showformat=${Conffiles}", "jupyterhub"]
+    shipped = dict(line.split()[:2] for line in subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines() if line.strip())
+
+    def is_pristine(path: str) -> bool:
+        if path not in shipped:
+            return False
+        try:
+            return hashlib.md5(files.read(path, limit=1 << 20)).hexdigest() == shipped[path]
+        except OSError:
+            return False
+
+    return is_pristine
 
 
 def require_root() -> None:

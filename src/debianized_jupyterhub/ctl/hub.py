@@ -2,12 +2,11 @@
 
 import http.client
 import json
-import os
-import stat
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
+from .. import files
 from ..paths import CTL_FILE
 from .common import Failure, HubDown, require_root
 
@@ -82,14 +81,11 @@ def _access() -> dict[str, str]:
     """Return what the running hub has written down for us (dict); raise HubDown."""
     down = "the hub does not run: `systemctl start jupyterhub`, and `systemctl status jupyterhub` says why it does not"
     try:
-        # The folder is the hub's: open nothing that it could have put in the file's place.
-        fd = os.open(CTL_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
+        access = json.loads(files.read(CTL_FILE))
+        return {key: str(access[key]) for key in ("url", "token", "package")}
+    except FileNotFoundError:
         raise HubDown(down) from None
-    with open(fd) as stream:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise HubDown(f"{CTL_FILE} is no file: `systemctl restart jupyterhub`")
-        try:
-            return json.loads(stream.read(65536))
-        except ValueError:
-            raise HubDown(f"{CTL_FILE} is damaged: `systemctl restart jupyterhub`") from None
+    except OSError as error:  # the folder is the hub's, which could have put anything in the file's place
+        raise HubDown(f"{CTL_FILE}: {error.strerror}: `systemctl restart jupyterhub`") from None
+    except (ValueError, KeyError, TypeError):
+        raise HubDown(f"{CTL_FILE} is damaged: `systemctl restart jupyterhub`") from None

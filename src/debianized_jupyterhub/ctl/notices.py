@@ -1,13 +1,11 @@
 """jupyterhub-ctl message, offline, online: what users are told. They need no running hub: see debianized_jupyterhub/notices.py."""
 
-import contextlib
-import os
-import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import click
 
-from .. import accounts
+from .. import as_hub
+from ..database import DatabaseError
 from ..notices import MESSAGE, OFFLINE, Notice
 from .common import FULL, Failure, NoSpace, require_root
 
@@ -15,29 +13,27 @@ MAINTENANCE = "The notebook server is under maintenance. Please try again later.
 LIMIT = 2000  # characters; it is an announcement
 
 
-@contextlib.contextmanager
-def as_the_hub() -> Iterator[None]:
-    """Become the hub's account for files in its folder, where it could lay links for root; raise Failure for what goes wrong with them."""
+def _change(notice: Notice, action: str, *arguments: str, stdin: bytes = b"") -> bool:
+    """Have the hub's account change a notice in its folder, where it could lay links for root; return whether it is there. Raises Failure."""
     try:
-        account = pwd.getpwnam(accounts.HUB)
-    except KeyError:
-        raise Failure(f"there is no account {accounts.HUB}: `dpkg-reconfigure jupyterhub` makes it") from None
-    os.setegid(account.pw_gid)
-    os.seteuid(account.pw_uid)
-    try:
-        yield
-    except OSError as error:
-        kind = NoSpace if error.errno in FULL else Failure
-        raise kind(f"{MESSAGE.path.parent}: {error.strerror}: nothing was changed") from None
-    finally:
-        os.seteuid(0)
-        os.setegid(0)
+        as_hub.run(action, str(notice.path), *arguments, stdin=stdin)
+    except FileNotFoundError:
+        return False
+    except (OSError, DatabaseError) as error:
+        kind = NoSpace if isinstance(error, OSError) and error.errno in FULL else Failure
+        raise kind(f"{notice.path.parent}: {error.strerror if isinstance(error, OSError) else error}: nothing was changed") from None
+    return True
 
 
-def read(notice: Notice) -> str | None:
-    """Return the text of a Notice, None without one."""
-    with as_the_hub():
-        return notice.read()
+def _write(notice: Notice, text: str) -> None:
+    """Replace the text of a notice, whole or not at all; raise Failure."""
+    if not _change(notice, "put", "600", stdin=f"{text}\n".encode()):
+        raise Failure(f"{notice.path.parent} is not there, or has no owner: `dpkg-reconfigure jupyterhub` makes both")
+
+
+def _remove(notice: Notice) -> bool:
+    """Take a notice away; return whether there was one. Raises Failure."""
+    return _change(notice, "remove")
 
 
 def _text(words: Sequence[str]) -> str:
@@ -63,15 +59,13 @@ def message(words: Sequence[str], clear: bool) -> None:
     if text and clear:
         raise click.UsageError("either TEXT or --clear.")
     if clear:
-        with as_the_hub():
-            done = MESSAGE.clear()
+        done = _remove(MESSAGE)
         click.echo("the message is gone" if done else "there was no message")
     elif text:
-        with as_the_hub():
-            MESSAGE.write(text)
+        _write(MESSAGE, text)
         click.echo("the message is shown")
     else:
-        click.echo(read(MESSAGE) or "there is no message")
+        click.echo(MESSAGE.read() or "there is no message")
 
 
 @click.command()
@@ -84,8 +78,7 @@ def offline(message: Sequence[str]) -> None:
     """
     require_root()
     text = _text(message) or MAINTENANCE
-    with as_the_hub():
-        OFFLINE.write(text)
+    _write(OFFLINE, text)
     click.echo(f"offline: {text}")
 
 
@@ -93,6 +86,5 @@ def offline(message: Sequence[str]) -> None:
 def online() -> None:
     """Let users in again."""
     require_root()
-    with as_the_hub():
-        done = OFFLINE.clear()
+    done = _remove(OFFLINE)
     click.echo("online" if done else "it was online already")

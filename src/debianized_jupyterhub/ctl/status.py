@@ -13,11 +13,10 @@ import click
 
 from .. import units
 from ..notices import MESSAGE, OFFLINE
-from ..paths import CONFIG, DEFAULTS, PROXY_MADE_OF
+from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
 from .command import stdout_of
 from .common import HubDown, default_setting, require_root
 from .hub import Hub
-from .notices import read
 from .sessions import running, span
 
 
@@ -43,8 +42,7 @@ def restart_reasons(package: str | None, installed: str | None) -> list[str]:
     for path in [Path(DEFAULTS), folder / "jupyterhub_config.py", folder / "metrics.token", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
         if since and path.exists() and path.stat().st_mtime > since:
             reasons.append(f"{path} was changed after the hub's start")
-    made_of = subprocess.run(["sha256sum", "--check", "--status", PROXY_MADE_OF], check=False, stderr=subprocess.DEVNULL)
-    if os.path.exists(PROXY_MADE_OF) and made_of.returncode != 0:
+    if os.path.lexists(PROXY_MADE_OF) and subprocess.run([f"{LIBEXEC}/note-proxy-files", "check"], check=False).returncode != 0:
         reasons.append("the proxy's files have changed: `systemctl restart jupyterhub-proxy`")
     return reasons
 
@@ -60,8 +58,8 @@ def look() -> dict[str, Any]:
         "users": None,
         "servers": None,
         "server_versions": {},
-        "offline": read(OFFLINE),
-        "message": read(MESSAGE),
+        "offline": OFFLINE.read(),
+        "message": MESSAGE.read(),
     }
     if since := started(units.HUB):
         state["uptime"] = int(time.time() - since)

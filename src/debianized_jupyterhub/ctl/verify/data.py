@@ -1,13 +1,14 @@
 """Checks: the hub's database, and the certificate of a web server before it."""
 
 import datetime
+import json
 import re
 import socket
-import sqlite3
 import ssl
 from pathlib import Path
-from urllib.parse import quote
 
+from ... import as_hub
+from ...database import DatabaseError, sqlite_file
 from ...paths import VENV
 from ..command import one_line
 from .check import Failed, Findings, Warned, check
@@ -28,50 +29,41 @@ def expected_revision() -> str:
     return head
 
 
-def _sqlite_revision(path: str) -> str:
-    """Return the schema (str) of a SQLite file after a look at all of its pages; raise Failed."""
+def _without_password(url: str) -> str:
+    return re.sub(r"(://[^/@]*:)[^/]*@", r"\1***@", url)
+
+
+def _revision(url: str, name: str) -> str:
+    """Return the schema of the database at `url`, which is called `name`; raise Failed."""
     try:
-        with sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=3) as database:
-            faults = database.execute("PRAGMA quick_check(1)").fetchone()[0]
-            if faults != "ok":
-                raise Failed(f"{path} is corrupt: {one_line(faults)}", "users and tokens may be lost", RESTORE)
-            return database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
-    except sqlite3.DatabaseError as error:
-        if "locked" in str(error):
-            raise Failed(f"{path} is locked by another program", "the hub cannot write", f"fuser -v {path} names it: stop that") from None
-        if "no such table" in str(error):
-            raise Failed(f"{path} has no schema: {error}", "the hub will not start again", RESTORE) from None
-        raise Failed(f"{path} is corrupt: {error}", "users and tokens may be lost", RESTORE) from None
-
-
-def _server_revision(url: str) -> tuple[str, str]:
-    """Return the name without its password and the schema of a database on a server; raise Failed."""
-    import sqlalchemy
-
-    name = sqlalchemy.make_url(url).render_as_string(hide_password=True)
-    try:
-        with sqlalchemy.create_engine(url).connect() as connection:
-            return name, connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        what = f"{name} does not answer: {one_line(error).partition(' / ')[0]}"
-        raise Failed(what, "the hub cannot work", "start that server, or correct c.JupyterHub.db_url") from None
+        kind, said = json.loads(as_hub.run("state", stdin=url.encode(), timeout=as_hub.TIMEOUT))
+    except FileNotFoundError:
+        raise Failed(
+            f"{name} is not there",
+            "the hub loses users and tokens, or starts with none",
+            f"{RESTORE}; a new hub makes it at its start: systemctl restart jupyterhub",
+        ) from None
+    except (DatabaseError, OSError, ValueError) as error:
+        raise Failed(f"{name} cannot be used: {error.strerror if isinstance(error, OSError) else error}", "the hub cannot work", RESTORE) from None
+    said = one_line(said)
+    if kind == "corrupt":
+        raise Failed(f"{name} is corrupt: {said}", "users and tokens may be lost", RESTORE)
+    if kind == "locked":
+        raise Failed(f"{name} is locked by another program", "the hub cannot write", f"fuser -v {name} names it: stop that")
+    if kind == "empty":
+        raise Failed(f"{name} has no schema: {said}", "the hub will not start again", RESTORE)
+    if kind == "away":
+        what = f"{name} does not answer: {said.partition(' / ')[0]}"
+        raise Failed(what, "the hub cannot work", "start that server, or correct c.JupyterHub.db_url")
+    return said
 
 
 @check("database", needs=["secrets", "configuration", "disk"])
 def database() -> Findings:
     """Sound, and of the schema of this version."""
     url = setting("db_url")
-    if url.startswith("sqlite:///"):
-        name = url.removeprefix("sqlite:///").partition("?")[0]
-        if not Path(name).exists():
-            raise Failed(
-                f"{name} is not there",
-                "the hub loses users and tokens, or starts with none",
-                f"{RESTORE}; a new hub makes it at its start: systemctl restart jupyterhub",
-            )
-        found = _sqlite_revision(name)
-    else:
-        name, found = _server_revision(url)
+    name = sqlite_file(url) or _without_password(url)
+    found = _revision(url, name)
     if found != (wanted := expected_revision()):
         raise Failed(
             f"{name} has schema {found}, this version needs {wanted}",

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from ... import units
+from ... import files, units
 from ...accounts import HUB as ACCOUNT
 from ...accounts import HUB_GROUPS, PORTS, PROXY, group_name, user_name
 from ...defaults import COOKIE_SECRET
@@ -31,6 +31,8 @@ TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
 MEDIATOR = f"{LIBEXEC}/sudospawner"
 CONFMISS = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss jupyterhub"
 
+# In the hub's folder its account may put a link in the file's place at any time: root must not follow one.
+IN_HUBS = "chown jupyterhub: --no-dereference {path}; runuser -u jupyterhub -- chmod"
 # Path: owner, group, the most that its mode may be, how to mend it.
 MODES = {
     CONFIG: ("root", ACCOUNT, 0o750, TMPFILES),
@@ -40,10 +42,11 @@ MODES = {
     f"{CONFIG}/metrics.token": ("root", ACCOUNT, 0o640, TMPFILES),
     CTL_FILE: (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
     STATE: (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
-    COOKIE_SECRET: (ACCOUNT, ACCOUNT, 0o600, "chown jupyterhub: {path}; chmod 600 {path}"),
-    f"{STATE}/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, "chown jupyterhub: {path}; chmod 640 {path}"),
+    COOKIE_SECRET: (ACCOUNT, ACCOUNT, 0o600, f"{IN_HUBS} 600 {{path}}"),
+    f"{STATE}/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, f"{IN_HUBS} 640 {{path}}"),
     SUDOERS: ("root", "root", 0o640, "chown root: {path}; chmod 440 {path}"),
 }
+OF_SERVICES = [path for path, (owner, *_) in MODES.items() if owner == ACCOUNT and path != STATE]
 
 
 @check("accounts")
@@ -65,11 +68,16 @@ def secrets() -> Findings:
     """Owners and modes of what holds secrets; the hub must be able to read its configuration."""
     for path, (owner, group, mode, mend) in MODES.items():
         try:
-            status = os.stat(path)
+            status = os.lstat(path) if path in OF_SERVICES else os.stat(path)
         except FileNotFoundError:
             continue  # configuration, database and services have checks of their own
+        if stat.S_ISLNK(status.st_mode) and status.st_uid == 0:
+            continue  # the administrator's; the hub's account cannot make one of root's
         mend = mend.format(path=path)
-        if (actual := (user_name(status.st_uid), group_name(status.st_gid))) != (owner, group):
+        if path in OF_SERVICES and (strange := _strange(path, status)):
+            mend = "systemctl restart jupyterhub" if path == CTL_FILE else f"rm {path}; jupyterhub-ctl backups lists what jupyterhub-ctl restore can bring back"
+            yield Failed(f"{path} {strange}", "the hub does not put such a thing there", mend)
+        elif (actual := (user_name(status.st_uid), group_name(status.st_gid))) != (owner, group):
             yield Failed(f"{path} belongs to {':'.join(actual)}, not to {owner}:{group}", "the wrong account can or cannot use it", mend)
         elif extra := stat.S_IMODE(status.st_mode) & ~mode:
             worse = "others can change it" if extra & 0o022 else "others can read it"
@@ -81,6 +89,15 @@ def secrets() -> Findings:
             yield Failed(f"{file} can be written to by others", "who can write to it is the hub", TMPFILES)
         elif not (status.st_mode & 0o004 or (status.st_mode & 0o040 and status.st_gid == gid)):
             yield Failed(f"{file} cannot be read by the hub", "the hub will not start again", TMPFILES)
+
+
+def _strange(path: str, status: os.stat_result) -> str:
+    """Return what is wrong with a file of the hub's by its `status`, as lstat has it; "" if nothing is."""
+    if stat.S_ISLNK(status.st_mode):
+        return "is a link"
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    return f"has {status.st_size} bytes" if path in (COOKIE_SECRET, CTL_FILE) and status.st_size > files.SMALL else ""
 
 
 @once

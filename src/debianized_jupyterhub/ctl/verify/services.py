@@ -152,7 +152,12 @@ class _UnixConnection(http.client.HTTPConnection):
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
+        # The socket itself: by its name it could be a link to another's.
+        inode = os.open(self._path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            self.sock.connect(f"/proc/self/fd/{inode}")
+        finally:
+            os.close(inode)
 
 
 def get(connection: http.client.HTTPConnection, path: str, **headers: str) -> tuple[int, str]:
