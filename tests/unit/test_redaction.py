@@ -2,6 +2,7 @@
 
 import pytest
 
+from debianized_jupyterhub.ctl.redaction import redact_forms, redact_python
 from debianized_jupyterhub.ctl.report import MASK, redact
 
 SECRET = "Kupfer-Dachs-91"
@@ -53,3 +54,80 @@ def test_long_random_word_is_masked():
 )
 def test_what_is_no_secret_stays(text):
     assert redact(text) == text
+
+
+# -- Python ------------------------------------------------------------------------------------------------------------------------
+
+PYTHON = {
+    "triple quotes": f'c.A.password = """\n{SECRET}\n"""',
+    "f-string": f'c.A.db_url = f"postgresql://hub:{{pw}}{SECRET}@db"',
+    "f-string with a part": f'who = "hub"\nc.A.x = f"{{who}} {SECRET}"',
+    "parentheses over lines": f'c.A.bind_pw = (\n    "first"\n    # a comment\n    "{SECRET}"\n)',
+    "list": f'c.CryptKeeper.keys = [\n    "x",\n    b"{SECRET}",\n]',
+    "dictionary": f'c.A.servers = {{"db1": {{"host": "a", "DB_PASS": "{SECRET}"}}}}',
+    "variable": f'DB_PASS = "{SECRET}"',
+    "variable of a name that says nothing": f'x = "{SECRET}"\nc.A.password = x',
+    "salt": f'c.A.salt = b"{SECRET}"',
+    "key of a setting": f'c.Spawner.environment["LDAP_PW"] = "{SECRET}"',
+    "option": f'c.A.args = ["--verbose", "--bind-pw", "{SECRET}"]',
+    "argument": f'c.A.server = connect("db1", "{SECRET}")',
+    "named argument": f'connect(user_password="{SECRET}")',
+    "default": f'def connect(host="{SECRET}"): pass',
+    "call": f'c.A.x = b64decode("{SECRET}").decode()',
+    "sum": f'c.A.x = "one" + "{SECRET}"',
+    "added": f'c.A.tokens += ["{SECRET}"]',
+    "annotated": f'password: str = "{SECRET}"',
+    "comparison": f'ok = given == "{SECRET}"',
+    "update": f'c.A.env.update({{"X": "{SECRET}"}})',
+    "environment": f'os.environ["X"] = "{SECRET}"',
+    "docstring": f'"""It is {SECRET}."""',
+    "comment": f"c.A.x = 1  # was {SECRET}",
+    "setting in a comment": f'# A list:\n# c.A.secrets = [\n#     "{SECRET}",\n# ]',
+    "what is no Python": f'c.A.x = "{SECRET}"\nc = (',
+    "NUL": f'c.A.x = "{SECRET}"\0',
+    "Windows' lines": f'c.A.x = 1\r\nc.A.password = "{SECRET}"\r\n',
+    "form feed": f'c.A.x = "\\x0c"\n\x0cc.A.password = "{SECRET}"',
+    "behind letters of several bytes": f'c.A.ü = "äöü"; c.A.password = "{SECRET}"; c.A.y = "ß"',
+}
+
+
+@pytest.mark.parametrize("what", PYTHON)
+def test_python_keeps_what_may_be_a_secret(what):
+    shown = redact_forms(redact_python(PYTHON[what]))
+    assert SECRET not in shown
+    assert MASK in shown or "not shown" in shown
+
+
+def test_number_under_a_secrets_name_is_masked():
+    assert redact_python("c.A.pin = 4711\nc.A.port = 8000") == f'c.A.pin = "{MASK}"\nc.A.port = 8000'
+
+
+def test_values_of_secrets_are_known_elsewhere():
+    """The journal shows lines of code, and what a setting holds that is of the wrong type."""
+    found = set()
+    redact_python('x = "Dachs-1"\nc.A.password = x\nc.A.salts = [b"Dachs-2"]\nc.A.token = os.environ["THE_TOKEN"]\nc.A.page = "/lab"', found)
+    assert found == {"Dachs-1", "Dachs-2"}
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "c.PAMAuthenticator.service = 'jupyterhub'",
+        'c.Authenticator.admin_users = {"alice", "bob"}',
+        'c.Spawner.environment = {"LANG": "C.UTF-8", "N": 4}',
+        'c.SharedPasswordAuthenticator.admin_users = ["alice"]',
+        'c.JupyterHub.services = [\n    {"name": "cull", "command": ["/usr/bin/cull", "--timeout=3600"]},\n]',
+        "c.Spawner.default_url = '/tree'\n# c.Spawner.mem_limit = '2G'\n",
+        "if True:\n    c.A.x = None\n",
+        "c.A.ü = 'ä'",
+    ],
+)
+def test_literal_settings_stay(code):
+    assert redact_forms(redact_python(code)) == code
+
+
+@pytest.mark.parametrize(
+    "text", [f"DB_PASS={SECRET}", f"bind_pw: {SECRET}", f"salt = '{SECRET}'", f"password = connect('{SECRET}')", f"keys_token = ['a', '{SECRET}']"]
+)
+def test_names_in_texts(text):
+    assert SECRET not in redact(text)

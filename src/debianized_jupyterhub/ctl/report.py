@@ -1,18 +1,20 @@
 """jupyterhub-ctl report: what somebody who helps must know, in one file, without secrets."""
 
+import contextlib
 import io
+import itertools
 import json
 import os
-import re
+import stat
 import tarfile
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from .. import accounts, units
+from .. import accounts, files, units
 from ..paths import (
     CONFIG,
     CTL_FILE,
@@ -24,10 +26,12 @@ from ..paths import (
 )
 from .check_config import hub_environment
 from .command import output
-from .common import FULL, Failure, NoSpace, require_root
+from .common import FULL, Failure, NoSpace, pristine, require_no_service, require_root
+from .redaction import MASK, is_secret_name, redact, redact_forms, redact_python
 from .verify import results
+from .verify.services import configuration_read
 
-MASK = "REDACTED"
+__all__ = ["MASK", "redact", "report"]
 # Of configuration all that is text; of the hub's state and homes nothing.
 FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}", SUDOERS)
 IDENTIFIERS = ("jupyterhub-launcher", "jupyterhub-spawner", "jupyterhub-singleuser")
@@ -36,44 +40,53 @@ JOURNAL = " + ".join(
     [f"{key}={unit}" for unit in units.ALL for key in ("UNIT", "_SYSTEMD_UNIT")] + [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
 ).split()
 
-# What looks like a secret by its name: the value goes, up to the end of the line or of the string.
-_NAME = r"(?!(?-i:NOPASSWD:))[\w.-]*(?:passw(?:or)?d|passphrase|secret|token|api_?key|private_?key|client_?secret|credential|crypt_?key|auth_?key)[\w.-]*"
-_ASSIGNED = re.compile(rf"""(?ix) ( \b{_NAME} ["'\]]* \s* [:=]+ \s* (?:[bru]*["'])? ) (?!\s|["']|None\b|True\b|False\b|//) [^\s"',;&}})\]]+ """)
-_QUOTED = re.compile(rf"""(?ixs) ( \b{_NAME} ["'\]]* \s* [:=]+ \s* [\[({{]* \s* [bru]* (\"\"\"|'''|"|') ) .*? \2 """)
-# And by its form: passwords in URLs, headers, tokens of 32 characters and more.
-_IN_URL = re.compile(r"(\b[\w+.-]+://[^\s/:@'\"]*:)[^\s/'\"]+(?=@)")
-_HEADER = re.compile(r"(?i)(\b(?:authorization|cookie|set-cookie|x-xsrftoken)\b[\"']?\s*[:=]\s*[\"']?)[^\n\"']+")
-_SCHEME = re.compile(r"(?i)\b((?:bearer|basic|token) )[\w+/=.~-]{8,}")
-_LONG = re.compile(r"(?<![\w/.-])(?=[A-Za-z_-]*\d)[A-Za-z0-9_+-]{32,}={0,2}(?![\w/.])")
-_KEY = re.compile(r"(?s)-----BEGIN [^-]*PRIVATE KEY-----.*?(?:-----END [^-]*PRIVATE KEY-----|\Z)")
+PYTHON, LINES = (".py",), (".env", ".conf", ".cfg", ".ini")  # what redaction.py understands: Python; lines of NAME=VALUE
+KEPT = (".json", ".yaml", ".yml", ".toml", ".txt", "")  # text too, which is kept back; anything else is a picture, a keytab
+LARGEST = 1 << 20  # bytes of a file that is shown
 
 
 def known_secrets() -> set[str]:
-    """Return the secrets of this installation (set of str) that have a place of their own: wherever they turn up, they are masked."""
-    found = {value for name, value in hub_environment().items() if re.fullmatch(_NAME, name, re.IGNORECASE)}
-    for path in [*Path(STATE).glob("cookie_secret*"), *Path(CONFIG).glob("*token*")]:
-        if path.is_file():
-            found.update(path.read_text(errors="replace").split())
-    if os.path.exists(CTL_FILE):
-        found.add(json.loads(Path(CTL_FILE).read_text())["token"])
-    return {secret for secret in found if len(secret) >= 6}
+    """Return the secrets of this installation that have a place of their own: wherever they turn up, they are masked."""
+    found = {value for name, value in hub_environment().items() if is_secret_name(name)}
+    folders = {STATE: "cookie_secret", CONFIG: "token"}
+    for path in [path for folder, name in folders.items() for path in Path(folder).glob(f"*{name}*")]:
+        with contextlib.suppress(OSError):  # what is no file there has no secret
+            found.update(files.read(path).decode(errors="replace").split())
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        found.add(str(json.loads(files.read(CTL_FILE))["token"]))
+    password = urllib.parse.urlsplit(str(configuration_read()[1].get("db_url", ""))).password
+    if password:
+        found |= {password, urllib.parse.unquote(password)}
+    return found
 
 
-def redact(text: str, secrets: Iterable[str] = ()) -> str:
-    """Return `text` without what is, or looks like, a secret."""
-    for secret in sorted(secrets, key=len, reverse=True):
-        text = text.replace(secret, MASK).replace(urllib.parse.quote(secret, safe=""), MASK)
-    text = _KEY.sub(MASK, text)
-    for pattern in (_IN_URL, _HEADER):
-        text = pattern.sub(rf"\1{MASK}", text)
-    text = _QUOTED.sub(rf"\1{MASK}\2", text)
-    for pattern in (_ASSIGNED, _SCHEME):
-        text = pattern.sub(rf"\1{MASK}", text)
-    return _LONG.sub(MASK, text)
+def configuration(secrets: set[str]) -> Iterator[tuple[str, str]]:
+    """Yield (name in the archive, text as it is shown) of the files of the configuration, and add to `secrets` what they hold."""
+    shipped = pristine()
+    for top in FILES:
+        for path, status in files.walk(top):
+            if stat.S_ISDIR(status.st_mode) or path.suffix not in (*PYTHON, *LINES, *KEPT):
+                continue
+            try:
+                text = files.read(path, below=top, limit=LARGEST).decode()
+            except UnicodeDecodeError:
+                continue
+            except OSError as error:
+                yield str(path).lstrip("/"), f"not shown: {error.strerror}\n"
+                continue
+            if shipped(str(path)):
+                shown = text
+            elif path.suffix in PYTHON:
+                shown = redact_forms(redact_python(text, secrets), secrets)
+            elif path.suffix in LINES or top != CONFIG:
+                shown = redact(text, secrets)
+            else:
+                shown = f"not shown ({len(text)} characters): of files like this one it cannot be told what is a secret\n"
+            yield str(path).lstrip("/"), shown
 
 
 def contents() -> Iterator[tuple[str, str]]:
-    """Yield (name in the archive, text not yet redacted)."""
+    """Yield (name in the archive, text not yet redacted) of what programs say."""
     yield "verify.json", json.dumps([result.as_dict() for result in results()], indent=2)
     packages = ["jupyterhub", "nodejs", "python3", "systemd", "sudo", "libpam-modules", "nginx", "apache2", "haproxy", "caddy", "sssd", "postgresql"]
     commands = {
@@ -94,14 +107,6 @@ def contents() -> Iterator[tuple[str, str]]:
     }
     for name, command in commands.items():
         yield name, output(*command, timeout=60)[1] + "\n"
-    for top in FILES:
-        path = Path(top)
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file() and file.suffix in ("", ".py", ".json", ".yaml", ".yml", ".toml", ".cfg", ".conf", ".env", ".txt", ".ini"):
-                try:
-                    yield str(file).lstrip("/"), file.read_text()
-                except UnicodeDecodeError:
-                    continue  # a picture, a keytab
 
 
 @click.command()
@@ -110,10 +115,11 @@ def report(file: Path | None) -> None:
     """Collect diagnostics for support, secrets masked, in one archive, FILE (default: in the current folder).
 
     Versions, all of `verify`, units, the journal of the last 7 days and the configuration. What is, or looks like, a password, token or key
-    is masked; users' names are not. Look through it before you give it away.
+    is masked, and so is each text in Python that is no plain value of a setting; users' names are not. Look through it before you give it away.
     """
     require_root()
     file = file or Path(time.strftime("jupyterhub-report-%Y%m%d-%H%M%S.tar.gz"))
+    require_no_service(file)
     if os.path.lexists(file):
         raise Failure(f"{file} is there already: name another file")
     new = file.with_name(f".{file.name}.new")
@@ -123,8 +129,10 @@ def report(file: Path | None) -> None:
             open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream,
             tarfile.open(fileobj=stream, mode="w:gz") as archive,
         ):
-            for name, text in contents():
-                body = redact(text, secrets).encode()
+            shown = list(configuration(secrets))
+            secrets = {secret for secret in secrets if len(secret) >= 6}
+            for name, text in itertools.chain(shown, ((name, redact(text, secrets)) for name, text in contents())):
+                body = text.encode()
                 entry = tarfile.TarInfo(f"{file.name.partition('.')[0]}/{name}")
                 entry.size, entry.mtime, entry.mode = len(body), int(time.time()), 0o600
                 archive.addfile(entry, io.BytesIO(body))
