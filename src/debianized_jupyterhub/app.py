@@ -24,6 +24,7 @@ from tornado.ioloop import PeriodicCallback
 
 from . import ports, services
 from .handlers import MessageSocket, announcement, closed_while_offline
+from .hardened import hardened
 from .http_server import HubServer, OpenServer
 from .paths import CTL_FILE, HUB_SOCKET
 from .spawner import GateSpawner, remove_stale_sockets
@@ -108,7 +109,7 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        self.handlers = [(pattern, closed_while_offline(handler), *rest) for pattern, handler, *rest in self.handlers]
+        self.handlers = [(pattern, closed_while_offline(hardened(handler)), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import socket
+import time
 from subprocess import PIPE
 from typing import Any
 
@@ -24,6 +25,7 @@ LOGIN_CHECK = f"{LIBEXEC}/login-check"
 UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
+REFUSAL = 2  # seconds that a refused password takes at least, whatever was wrong with it; pam_unix asks for as many
 
 
 class SudoersPolicy(Authenticator):
@@ -35,6 +37,8 @@ class SudoersPolicy(Authenticator):
     """
 
     login_hint = Unicode(config=True, help="Text of the login page: which credentials are meant.")
+    # Where a provider has shown who somebody is, there is no password to guess, and a reason to be given.
+    says_who_is_not_admitted = False
 
     allow_all: bool
     create_accounts = Bool(config=True, help="Have a local account made for who logs in without one: docs/authenticators.md.")
@@ -47,31 +51,45 @@ class SudoersPolicy(Authenticator):
     def check_allow_config(self) -> None:
         """Skip JupyterHub's warning that no rule is set: there always is one, in sudoers."""
 
+    async def get_authenticated_user(self, handler: web.RequestHandler, data: dict | None) -> dict | None:
+        """Do what JupyterHub's does, and let a refused password take REFUSAL seconds: the time tells nothing about it either."""
+        begun = time.monotonic()
+        authenticated = await super().get_authenticated_user(handler, data)
+        if authenticated is None and data:
+            await asyncio.sleep(begun + REFUSAL - time.monotonic())
+        return authenticated
+
     async def check_allowed(self, username: str, authentication: dict | None = None) -> bool:
-        """Return True or raise HTTPError: 403 with the reason, 503 where sudo cannot be asked."""
+        """Return whether sites' rules and sudo admit the account; raise HTTPError 503 where sudo cannot be asked.
+
+        The login page says the same then as for a wrong password: right ones cannot be told by trying. The journal has the reason.
+        """
+        reason = await self.why_not_admitted(username, authentication, make=True)
+        if not reason:
+            return True
+        self.log.warning("%s may not log in: %s", username, reason)
+        if self.says_who_is_not_admitted:
+            raise web.HTTPError(403, f"The account {username} may not use notebooks on this server. Ask your administrator to admit it.")
+        return False
+
+    async def why_not_admitted(self, username: str, authentication: dict | None, make: bool = False) -> str:
+        """Return the rule that keeps an account out, "" if it is admitted; `make` it where create_accounts says so and it is missing.
+
+        Raises HTTPError 503.
+        """
         if not await self._site_allows(username, authentication):
-            self._refuse(username, "allowed_users and the like in the hub's configuration do not admit the account")
-        if self.create_accounts and not await asyncio.to_thread(accounts.exists, username):
+            return "allowed_users and the like in the hub's configuration do not admit the account"
+        if make and self.create_accounts and not await asyncio.to_thread(accounts.exists, username):
             try:
                 await ask_helper(ACCOUNTS, {"user": username}, timeout=30)
             except GateError as error:
-                self._refuse(username, f"there is no such account, and none was made: {error}")
+                return f"there is no such account, and none was made: {error}"
         try:
             answer = await ask("allowed", user=username, timeout=30)
         except GateError as error:
             self.log.error("Cannot ask sudo whether %s may log in: %s", username, error)
             raise web.HTTPError(503, UNAVAILABLE) from None
-        if not answer["allowed"]:
-            self._refuse(username, answer["reason"])
-        return True
-
-    def _refuse(self, username: str, reason: str) -> None:
-        """Log the reason; raise HTTPError 403 with words for the user."""
-        self.log.warning("%s may not log in: %s", username, reason)
-        raise web.HTTPError(
-            403,
-            f"The account {username} may not use notebooks on this server. Ask your administrator to admit it.",
-        )
+        return "" if answer["allowed"] else answer["reason"]
 
     async def _site_allows(self, username: str, authentication: dict | None) -> bool:
         """Return whether upstream's own allow rules, where there are any, admit the user."""
@@ -132,9 +150,20 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             *(shown, handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
         )
         status, words = self._explain(**answer)
-        if words:
+        # Of an account that is not admitted nothing is said: its owner is not asked for.
+        if status == 503 or (words and await self._is_admitted(user)):
             raise web.HTTPError(status, words)
         return None
+
+    async def _is_admitted(self, user: str) -> bool:
+        """Return whether an account, whose password was not accepted, could log in with a good one."""
+        account = (await self._ask("account", user=user))["account"]
+        if not account:
+            return False
+        name = self.normalize_username(account["name"])
+        if not await maybe_future(self.check_blocked_users(name)):
+            return False
+        return not await self.why_not_admitted(name, {"system_groups": account["groups"]})
 
     def _explain(self, *, status: int, phase: str, reason: str, said: str, **_: object) -> tuple[int, str]:
         """Return HTTP's status and the words for the login page, none where name or password is wrong."""

@@ -173,7 +173,7 @@ def test_wrong_password(browser, page):
 
 def test_account_that_is_not_allowed(browser, page):
     log_in(page, "bob", PASSWORDS["bob"])
-    expect(page.get_by_text("The account bob may not use notebooks on this server")).to_be_visible()
+    expect(page.get_by_text("Invalid username or password")).to_be_visible()
     browser.screenshot(page, "not-allowed")
     assert browser.errors.pop().startswith("Failed to load resource: the server responded with a status of 403")
 

@@ -450,7 +450,7 @@ def test_user_with_the_wrong_password(machine, hub):
 def test_user_who_may_not(machine, hub):
     code, steps = journey(machine, "bob", "battery staple")
     assert code == 5
-    assert steps["login"]["status"] == "failed" and "may not use notebooks" in steps["login"]["what"]
+    assert steps["login"]["status"] == "failed" and "Invalid username or password" in steps["login"]["what"]
     assert "usermod -aG users bob" in steps["login"]["mend"]
 
 

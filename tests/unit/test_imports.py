@@ -12,7 +12,7 @@ LEVELS = (
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
     {"app", "preflight", "settings_check"},
-    {"authenticator", "handlers", "notices", "spawner"},
+    {"authenticator", "handlers", "hardened", "notices", "spawner"},
     {"services"},
     {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
     {"accounts", "files", "pam", "paths", "units"},

@@ -7,3 +7,5 @@ from ..authenticator import SudoersPolicy
 
 class SudoersOAuthenticator(SudoersPolicy, GenericOAuthenticator):
     """The provider says who somebody is, sudoers whether they are welcome."""
+
+    says_who_is_not_admitted = True

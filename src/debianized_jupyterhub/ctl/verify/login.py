@@ -121,9 +121,13 @@ class Visitor:
             answer = self.call("POST", f"{self.path}/hub/login", params={"next": f"{self.path}/hub/home"}, data=data)
         except Refused as refusal:
             if "Invalid username or password" in str(refusal):
-                refusal.mend = f"is it the right password? journalctl -u jupyterhub -n 5 has PAM's reason; passwd {self.name} sets a new one"
+                # The page says the same for an account that is not admitted, to everybody.
+                refusal.mend = (
+                    f"journalctl -u jupyterhub -n 5 has the reason: a wrong password (passwd {self.name} sets a new one), or an account that "
+                    f"is not admitted (usermod -aG users {self.name}, or visudo /etc/sudoers.d/jupyterhub)"
+                )
             else:
-                refusal.mend = f"usermod -aG users {self.name}, or visudo /etc/sudoers.d/jupyterhub; journalctl -u jupyterhub -n 5 names the rule"
+                refusal.mend = "journalctl -u jupyterhub -n 5 has the reason"
             raise
         if "/hub/home" not in answer.url:
             raise Refused(f"the hub leads to {answer.url}: {_words(answer)}", "journalctl -u jupyterhub -n 30")
