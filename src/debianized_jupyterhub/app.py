@@ -22,7 +22,7 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 
-from . import ports, services
+from . import ports, services, watchdog
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import hardened
 from .http_server import HubServer, OpenServer
@@ -99,6 +99,7 @@ class Hub(JupyterHub):
     async def start(self) -> None:
         await super().start()
         remove_stale_sockets(self.db)
+        self._alive = watchdog.watch()
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
 
