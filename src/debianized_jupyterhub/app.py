@@ -24,8 +24,9 @@ from tornado.ioloop import PeriodicCallback
 
 from . import ports, services, watchdog
 from .handlers import MessageSocket, announcement, closed_while_offline
-from .hardened import hardened
+from .hardened import WrongLoginsHandler, hardened
 from .http_server import HubServer, OpenServer
+from .incoming import Application
 from .paths import CTL_FILE, HUB_SOCKET
 from .spawner import GateSpawner, remove_stale_sockets
 
@@ -108,9 +109,13 @@ class Hub(JupyterHub):
         self.template_vars = {**self.template_vars, **{key: partial(announcement, self.template_vars.get(key)) for key in keys}}
         super().init_tornado_settings()
 
+    def init_tornado_application(self) -> None:
+        self.tornado_application = Application(self.handlers, self.trusted_downstream_ips, **self.tornado_settings)
+
     def init_handlers(self) -> None:
         super().init_handlers()
         self.handlers = [(pattern, closed_while_offline(hardened(handler)), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

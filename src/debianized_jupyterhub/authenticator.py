@@ -17,7 +17,9 @@ from tornado import web
 from traitlets import Bool, Integer, Unicode, default
 
 from . import accounts
+from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
+from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
 from .paths import LIBEXEC
 
@@ -37,6 +39,9 @@ class SudoersPolicy(Authenticator):
     """
 
     login_hint = Unicode(config=True, help="Text of the login page: which credentials are meant.")
+    wrong_logins_of_account = Integer(20, config=True, help="How many wrong logins of an account there may be within the window; 0 for any number.")
+    wrong_logins_of_address = Integer(100, config=True, help="How many there may be from an address of another machine; 0 for any number.")
+    wrong_logins_window = Integer(900, config=True, help="Seconds until a wrong login does not count any more.")
     # Where a provider has shown who somebody is, there is no password to guess, and a reason to be given.
     says_who_is_not_admitted = False
 
@@ -47,16 +52,35 @@ class SudoersPolicy(Authenticator):
         super().__init__(**kwargs)
         # JupyterHub asks nobody where it is true, neither the site's rules nor sudo.
         self._allow_all, self.allow_all = self.allow_all, False
+        self.wrong_logins = WrongLogins(self.wrong_logins_of_account, self.wrong_logins_of_address, self.wrong_logins_window)
 
     def check_allow_config(self) -> None:
         """Skip JupyterHub's warning that no rule is set: there always is one, in sudoers."""
 
     async def get_authenticated_user(self, handler: web.RequestHandler, data: dict | None) -> dict | None:
-        """Do what JupyterHub's does, and let a refused password take REFUSAL seconds: the time tells nothing about it either."""
-        begun = time.monotonic()
-        authenticated = await super().get_authenticated_user(handler, data)
-        if authenticated is None and data:
+        """Do what JupyterHub's does, within the limits for wrong logins.
+
+        A refused password takes REFUSAL seconds: the time tells nothing about it either. Raises HTTPError 429 where there were too many.
+        """
+        if not data or "username" not in data:
+            return await super().get_authenticated_user(handler, data)
+        begun, user, address = time.monotonic(), data["username"], handler.request.remote_ip or ""
+        origins = self.wrong_logins.origins(user, address)
+        if seconds := self.wrong_logins.wait(origins):
+            self.log.warning("Too many wrong logins of %r at %s: the next is looked at in %d s", shortened(user), address, seconds)
+            await asyncio.sleep(REFUSAL)
+            raise web.HTTPError(429, f"Invalid username or password, or too many wrong ones before. Try again in {-(-seconds // 60)} minutes.")
+        attempt = self.wrong_logins.begin(origins)
+        try:
+            authenticated = await super().get_authenticated_user(handler, data)
+        except BaseException:  # what keeps somebody out is something else
+            self.wrong_logins.take_back(origins, attempt)
+            raise
+        if authenticated is None:
             await asyncio.sleep(begun + REFUSAL - time.monotonic())
+            return None
+        self.wrong_logins.take_back(origins, attempt)
+        self.wrong_logins.succeeded(user, address)
         return authenticated
 
     async def check_allowed(self, username: str, authentication: dict | None = None) -> bool:
@@ -98,6 +122,11 @@ class SudoersPolicy(Authenticator):
         return await maybe_future(super().check_allowed(username, authentication))
 
 
+def shortened(user: str) -> str:
+    """Return a name for the log: not in full what may be a password in the wrong field."""
+    return user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
+
+
 class AnyBytesLoginHandler(LoginHandler):
     """The login form; upstream's breaks over bytes that are no UTF-8 while it says that they are none."""
 
@@ -118,9 +147,9 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._turns = asyncio.Semaphore(self.concurrent_logins)
+        self._turns = FairTurns(self.concurrent_logins)
         # One core stays free for the pages of those who are in.
-        self._starts = asyncio.Semaphore(max(1, (os.cpu_count() or 1) - 1))
+        self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
 
     def get_handlers(self, app: JupyterHub) -> list[tuple[str, type]]:
@@ -138,16 +167,16 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         passwords = [data[field] for field in ("password", "otp") if field in data]
         if not self._is_name(user) or not all(map(self._is_password, passwords)):
             return None
-        answer = await self._ask("login", service=self.service, user=user, passwords=passwords)
+        # A crowd of names that nobody has ever used waits behind one of those who work here.
+        turn = ("user" if handler.find_user(self.normalize_username(user)) else "stranger", host_of(handler.request.remote_ip or ""), user.casefold())
+        answer = await self._ask("login", turn, service=self.service, user=user, passwords=passwords)
         if answer["status"] == PAM_SUCCESS:
             # No account: sudo will say so.
             account = answer["account"] or {"name": user, "groups": []}
             return {"name": account["name"], "system_groups": account["groups"]}
-        # Not in full what may be a password in the wrong field.
-        shown = user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
         self.log.warning(
             "PAM did not let %r at %s in (%s phase): %s. %s",
-            *(shown, handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
+            *(shortened(user), handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
         )
         status, words = self._explain(**answer)
         # Of an account that is not admitted nothing is said: its owner is not asked for.
@@ -190,14 +219,14 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Could this be a password? Accounts without one are not for logins over a network."""
         return 0 < len(password) <= PASSWORD_MAX and "\0" not in password
 
-    async def _ask(self, action: str, **request: object) -> dict:
-        """Put one request to login-check; return its answer. Raises HTTPError 503 if there is none."""
+    async def _ask(self, action: str, turn: tuple[str, ...] = (), **request: object) -> dict:
+        """Put one request to login-check, when it is the turn of who asks (FairTurns); return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
-        async with self._turns:
+        async with self._turns.turn(turn):
             process = None
             try:
                 async with asyncio.timeout(self.login_timeout):
-                    async with self._starts:
+                    async with self._starts.turn(turn):
                         # Without the hub's environment: its tokens are no business of PAM's modules.
                         process = await asyncio.create_subprocess_exec(LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath})
                         assert process.stdout

@@ -15,7 +15,8 @@ LEVELS = (
     {"authenticator", "handlers", "hardened", "notices", "spawner"},
     {"services"},
     {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
-    {"accounts", "files", "pam", "paths", "units", "watchdog"},
+    {"incoming", "logins"},
+    {"accounts", "addresses", "files", "pam", "paths", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "status": "status",
     "sessions": "sessions",
     "stop": "sessions",
+    "logins": "logins",
     "message": "notices",
     "offline": "notices",
     "online": "notices",
