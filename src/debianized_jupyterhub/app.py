@@ -41,6 +41,7 @@ class Hub(JupyterHub):
     services: list[dict[str, Any]]
     last_activity_interval: int
     template_vars: dict[str, Any]
+    tornado_settings: dict[str, Any]
     handlers: list[tuple]
 
     async def init_role_creation(self) -> None:
@@ -107,9 +108,13 @@ class Hub(JupyterHub):
     def init_tornado_settings(self) -> None:
         keys = {"announcement", *(key for key in self.template_vars if key.startswith("announcement_"))}
         self.template_vars = {**self.template_vars, **{key: partial(announcement, self.template_vars.get(key)) for key in keys}}
+        # Notebook servers take it over for theirs.
+        cookies = {"samesite": "Lax", **self.tornado_settings.get("cookie_options", {})}
+        self.tornado_settings = {**self.tornado_settings, "cookie_options": cookies}
         super().init_tornado_settings()
 
     def init_tornado_application(self) -> None:
+        self.tornado_settings["static_handler_class"] = hardened(self.tornado_settings["static_handler_class"])
         self.tornado_application = Application(self.handlers, self.trusted_downstream_ips, **self.tornado_settings)
 
     def init_handlers(self) -> None:

@@ -3,11 +3,15 @@
 import functools
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import UserTokenListAPIHandler
+from jupyterhub.handlers import LogoutHandler
+from jupyterhub.utils import new_token
 from tornado import web
+from tornado.httputil import HTTPHeaders
 
 from .logins import WrongLogins
 from .services import CTL
@@ -15,21 +19,58 @@ from .services import CTL
 NOTE_MAX = 1023  # characters of a token's note; the column in the hub's database has as many
 
 
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    # Addresses of pages, which may have a secret in them, stay here.
+    "Referrer-Policy": "same-origin",
+}
+
+
 @functools.cache
 def hardened(handler: type) -> type:
-    """Return `handler`, a class of request handlers, as one of ours: the same for classes that need nothing."""
-    if issubclass(handler, UserTokenListAPIHandler):
-        return _named_as(handler, type("Hardened", (Tokens, handler), {}))
-    return handler
+    """Return `handler`, a class of request handlers, as one of ours."""
+    rules = {UserTokenListAPIHandler: Tokens, LogoutHandler: Logout, web.RequestHandler: Hardened}
+    ours = next(ours for theirs, ours in rules.items() if issubclass(handler, theirs))
+    made = type("HardenedHandler", (ours, handler), {})
+    # Logs and metrics call it by its name.
+    made.__name__, made.__module__ = handler.__name__, handler.__module__
+    return made
 
 
-def _named_as(handler: type, ours: type) -> type:
-    """Return the class `ours` with the name of `handler`, by which logs and metrics call it."""
-    ours.__name__, ours.__module__ = handler.__name__, handler.__module__
-    return ours
+class Hardened(web.RequestHandler):
+    """Says to browsers what they may do with an answer and with a cookie; what a site has set in JupyterHub.tornado_settings stays as it is."""
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        site = HTTPHeaders(self.settings.get("headers", {}))
+        headers = dict(HEADERS)
+        # No window that has opened this page, such as one of another user's server, gets hold of it. Elsewhere browsers complain about the header.
+        if self.request.protocol == "https" or (urlsplit(f"//{self.request.host}").hostname or "") in ("localhost", "127.0.0.1", "::1"):
+            headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        for name, value in headers.items():
+            if name not in site:
+                self.set_header(name, value)
+
+    def set_cookie(self, name: str, value: str | bytes, *args: Any, **options: Any) -> None:
+        """Set a cookie that other sites' forms do not carry, and that goes over HTTPS alone where the browser came so."""
+        options.setdefault("samesite", "Lax")
+        if self.request.protocol == "https":
+            options["secure"] = True
+        super().set_cookie(name, value, *args, **options)
 
 
-class Tokens(UserTokenListAPIHandler):
+class Logout(Hardened, LogoutHandler):
+    """Ends what a copy of the login cookie could go on with. The cookie is the same in all browsers of the user, who is logged out in all of them."""
+
+    def _backend_logout_cleanup(self, name: str) -> None:
+        super()._backend_logout_cleanup(name)
+        user = self.find_user(name)
+        if user is not None:
+            user.orm_user.cookie_id = new_token()
+            self.db.commit()
+
+
+class Tokens(Hardened, UserTokenListAPIHandler):
     """Makes tokens for who has logged in or shows a token, and takes no passwords: what limits guesses is at the login form."""
 
     async def post(self, user_name: str) -> None:
@@ -42,7 +83,7 @@ class Tokens(UserTokenListAPIHandler):
         await super().post(user_name)
 
 
-class WrongLoginsHandler(APIHandler):
+class WrongLoginsHandler(Hardened, APIHandler):
     """What logins.py counts, for root's jupyterhub-ctl alone: GET lists it, DELETE with ?of=NAME forgets that of an account or an address."""
 
     def _counts(self) -> WrongLogins:
