@@ -48,9 +48,7 @@ def test_event_loop_that_hangs_is_noticed(machine, hub, alice):
     pid = machine.pid_of("jupyterhub")
     machine.write(
         CONFIG,
-        "c = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\n"
-        "def hook(spawner):\n    while True: pass\n"
-        "c.Spawner.pre_spawn_hook = hook\n",
+        "c = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\ndef hook(spawner):\n    while True: pass\nc.Spawner.pre_spawn_hook = hook\n",
     )
     machine.sh("systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20)

@@ -43,7 +43,9 @@ def log_in(name, **headers):
     return {**set_by(form), **set_by(answer)}
 
 
-@pytest.mark.parametrize("path", ["/hub/login", "/hub/home", "/hub/api/", "/hub/api/users/nobody", "/hub/static/css/style.min.css", "/hub/logo", "/hub/nothing-here"])
+@pytest.mark.parametrize(
+    "path", ["/hub/login", "/hub/home", "/hub/api/", "/hub/api/users/nobody", "/hub/static/css/style.min.css", "/hub/logo", "/hub/nothing-here"]
+)
 def test_headers(hub, path):
     alice = hub.login("alice", PASSWORD)
     answer = alice.session.get(f"{BASE}{path}", timeout=30)
@@ -66,7 +68,9 @@ def test_opener_policy_is_for_where_browsers_heed_it(hub):
     assert answer.headers["Cross-Origin-Opener-Policy"] == "same-origin"
 
 
-@pytest.mark.parametrize("headers, secure", [({}, False), ({"X-Forwarded-Proto": "https"}, True), ({"X-Scheme": "https"}, True)], ids=["http", "https", "scheme"])
+@pytest.mark.parametrize(
+    "headers, secure", [({}, False), ({"X-Forwarded-Proto": "https"}, True), ({"X-Scheme": "https"}, True)], ids=["http", "https", "scheme"]
+)
 def test_cookies(headers, secure):
     cookies = log_in("alice", **headers)
     assert {"_xsrf", "jupyterhub-hub-login", "jupyterhub-session-id"} <= cookies.keys()
