@@ -211,8 +211,7 @@ class Keeper:
         """Keep, and answer requests, for ever."""
         control = self.sockets.pop("control", None) or self._store("control", listen(KEEPER_SOCKET))
         for name in self.sockets.keys() & self.wanted.keys():
-            if subprocess.call(["systemctl", "is-active", "--quiet", SERVICE[TAKER[name]]]) != 0:
-                await self._away(name)
+            await self._away_unless_up(name)
         server = await asyncio.start_unix_server(self._serve, sock=control)
         tried = asyncio.Event()
         opening = asyncio.create_task(self._open_wanted(tried))
@@ -273,7 +272,7 @@ class Keeper:
             async with self.lock:
                 if name in self.wanted and name not in self.sockets:
                     self._open(name, address)
-                    await self._away(name)
+                    await self._away_unless_up(name)
         except Refused as refusal:
             holder = refusal.holder if isinstance(refusal, Taken) else None
             # A hub or proxy from before this keeper lets go when it restarts: an upgrade.
@@ -282,6 +281,13 @@ class Keeper:
                 print(f"<3>{refusal}", file=sys.stderr, flush=True)
             return isinstance(refusal, Taken)
         return False
+
+    async def _away_unless_up(self, name: str) -> None:
+        """Answer in place of a service that is stopped; one that is about to restart comes for its socket."""
+        systemctl = await asyncio.create_subprocess_exec("systemctl", "is-active", SERVICE[TAKER[name]], stdout=subprocess.PIPE)
+        state, _ = await systemctl.communicate()
+        if state.decode().strip() in ("inactive", "failed", "unknown"):
+            await self._away(name)
 
     async def _away(self, name: str) -> None:
         """Answer in place of the service, at a socket that is open."""

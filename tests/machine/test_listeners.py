@@ -149,6 +149,7 @@ def newer(deb, tmp_path_factory):
     return repack(deb, tmp_path_factory.mktemp("newer"), change)
 
 
+slow = pytest.mark.slow
 EVENTS = {
     "restart of the hub": "systemctl restart jupyterhub",
     "restart of the proxy": "systemctl restart jupyterhub-proxy",
@@ -158,10 +159,11 @@ EVENTS = {
     "kill -9 of the keeper": "systemctl kill --signal=KILL jupyterhub-ports",
     "upgrade": "apt-get -qq -y install /root/jupyterhub_*.deb",
 }
+OFTEN = ("restart of the hub", "kill -9 of the proxy", "upgrade")  # the last one restarts all three
 ANSWERS = []
 
 
-@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("event", [pytest.param(event, marks=() if event in OFTEN else slow) for event in EVENTS])
 def test_no_request_is_refused_or_answered_by_others(machine, hub, alice, connected, token, event, request):
     if event == "upgrade":
         machine.push(request.getfixturevalue("newer"))
@@ -171,15 +173,16 @@ def test_no_request_is_refused_or_answered_by_others(machine, hub, alice, connec
         Loop(8081, "/hub/api/user", Authorization=f"token {token}"),
         Loop(8000, f"{alice.prefix}api/status", Cookie=cookie),
     ]
+    seconds = 5 if request.config.getoption("slow") else 1
     with contextlib.ExitStack() as stack:
         for loop in loops:
             stack.enter_context(loop)
-        time.sleep(5)
+        time.sleep(seconds)
         machine.sh(EVENTS[event], timeout=300)
         wait_for(hub.answers, "the hub answers again", timeout=20)
-        time.sleep(5)
+        time.sleep(seconds)
     for loop in loops:
-        assert loop.answers > 50 and loop.refused == [], loop.path
+        assert loop.answers > 20 and loop.refused == [], loop.path
         assert len(loop.others) <= 1, (loop.path, loop.others)
     ANSWERS.extend(loop.answers for loop in loops)
     assert stolen(machine) == ""
@@ -187,10 +190,9 @@ def test_no_request_is_refused_or_answered_by_others(machine, hub, alice, connec
         assert connected.execute("held") == "42"  # over the websocket that it had before
 
 
-def test_there_were_enough_requests(request):
-    """10,000 of them, where all events were tried."""
-    if len(ANSWERS) == 3 * len(EVENTS):
-        assert sum(ANSWERS) >= 10000
+@slow
+def test_there_were_enough_requests():
+    assert len(ANSWERS) < 3 * len(EVENTS) or sum(ANSWERS) >= 10000
 
 
 def test_only_two_ports_listen(machine, alice, kernel):
