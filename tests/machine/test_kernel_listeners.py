@@ -430,3 +430,44 @@ def test_adapter_ends_with_its_kernel(machine, alice):
     assert adapters(machine)
     kernel.shutdown()
     wait_for(lambda: not adapters(machine), "the adapter has ended", timeout=10)
+
+
+# -- Kernels that programs start ----------------------------------------------------------------------------------------------------------
+
+# Subscribes to all that is published at the ports in argv, and prints what came within three seconds.
+SUBSCRIBE = """
+import sys, zmq
+context = zmq.Context()
+for port in sys.argv[1:]:
+    socket = context.socket(zmq.SUB)
+    socket.connect(f"tcp://127.0.0.1:{port}")
+    socket.subscribe(b"")
+    print(socket.recv_multipart() if socket.poll(3000) else "nothing")
+"""
+
+
+@pytest.mark.parametrize("program", ["execute", "nbconvert --execute --to notebook"])
+def test_strangers_cannot_read_what_is_run_in_a_terminal(machine, alice, program):
+    """These kernels do have ports, but also a key, which their clients get from a file of the user's."""
+    code = "import os, time\nwhile not os.path.exists('/tmp/enough'):\n    print('secret', flush=True); time.sleep(.1)"
+    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": code}
+    spec = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    machine.write("/home/alice/loop.ipynb", json.dumps({"cells": [cell], "metadata": {"kernelspec": spec}, "nbformat": 4, "nbformat_minor": 4}))
+    machine.sh("rm -f /tmp/enough; chown alice: /home/alice/loop.ipynb")
+    jupyter = f"/opt/venvs/jupyterhub/bin/jupyter {program} --inplace loop.ipynb"
+    machine.run("systemd-run", "--quiet", "--uid=alice", "--unit=program", "--collect", "--working-directory=/home/alice", *jupyter.split())
+
+    def kernels_ports():
+        kernels = machine.sh("pgrep -u alice -f 'ipykernel_launcher -f /tmp/' || true").split()
+        found = [port for pid in kernels for port in ports(machine, pid)]
+        return found if len(found) >= 5 else None
+
+    try:
+        listened = wait_for(kernels_ports, "the kernel listens", timeout=30)
+        for who in STRANGERS:
+            assert machine.run(PYTHON, "-c", SUBSCRIBE, *map(str, listened), user=who).stdout.split("\n")[:-1] == ["nothing"] * len(listened)
+    finally:
+        machine.sh("touch /tmp/enough")
+        wait_for(lambda: not machine.sh("systemctl list-units --plain --no-legend program.service"), "the program has ended", timeout=30)
+    outputs = json.loads(machine.sh("cat /home/alice/loop.ipynb"))["cells"][0]["outputs"]
+    assert "secret\n" in "".join(text for output in outputs for text in output["text"])
