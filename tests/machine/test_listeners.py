@@ -324,15 +324,16 @@ def test_messages_reach_those_who_have_logged_in(machine, hub, alice):
         "resource.setrlimit(resource.RLIMIT_NOFILE, (5000, 5000))\n"
         "connections = []\n"
         "for _ in range(4200):\n"
-        f"    s = socket.create_connection(('127.0.0.1', 8000)); s.sendall(b'{request}'); s.recv(1000)\n"
+        f"    s = socket.create_connection(('127.0.0.1', 8000)); s.sendall(b'{request}')\n"
         "    connections.append(s)\n"
+        "for s in connections: s.recv(1000)\n"
         "print('all', flush=True)\n"
-        "time.sleep(60)\n"
+        "time.sleep(90)\n"
     )
     machine.write("/usr/local/bin/crowd", f"#!{PYTHON}\n{code}", mode=0o755)
     machine.sh("systemd-run --quiet --unit=crowd --uid=mallory --property=LimitNOFILE=5000 /usr/local/bin/crowd")
     try:
-        wait_for(lambda: "all" in machine.journal("-u", "crowd"), "they are all there", timeout=60)
+        wait_for(lambda: "all" in machine.journal("-u", "crowd"), "they are all there", timeout=90)
         machine.run("jupyterhub-ctl", "message", "heard by all")
         cookie = alice.session.prepare_request(requests.Request("GET", f"{BASE}/hub/home")).headers["Cookie"]
         page = websocket.create_connection(f"{BASE.replace('http', 'ws')}/hub/message", cookie=cookie, timeout=10)
