@@ -3,7 +3,6 @@
 import functools
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
@@ -45,7 +44,7 @@ class Hardened(web.RequestHandler):
         site = HTTPHeaders(self.settings.get("headers", {}))
         headers = dict(HEADERS)
         # No window that has opened this page, such as one of another user's server, gets hold of it. Elsewhere browsers complain about the header.
-        if self.request.protocol == "https" or (urlsplit(f"//{self.request.host}").hostname or "") in ("localhost", "127.0.0.1", "::1"):
+        if self.request.protocol == "https" or self.request.host_name in ("localhost", "127.0.0.1", "[::1]"):
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
         for name, value in headers.items():
             if name not in site:

@@ -69,8 +69,8 @@ class Origin(NamedTuple):
 class WrongLogins:
     """Counts wrong logins in the memory of this hub.
 
-    An address from which somebody has logged in has a count of its own for the account: who guesses elsewhere does not lock its owner out. Addresses of
-    this machine are not counted, for all tunnels end there; an IPv6 host has all of its /64.
+    An address from which somebody has logged in has a count of its own for the account: who guesses elsewhere, or other accounts there, does not lock its
+    owner out. Addresses of this machine are not counted, for all tunnels end there; an IPv6 host has all of its /64.
     """
 
     LARGEST = 10_000  # of each kind that are remembered; the oldest go
@@ -84,8 +84,9 @@ class WrongLogins:
         """Return what a login as `account` from `address` counts for."""
         account, host = account.casefold()[:64], host_of(address)
         owner = Origin(account, host)
-        found = [owner if owner in self._known else Origin(account, "")]
-        return found if is_local(address) else [*found, Origin("", host)]
+        if owner in self._known:
+            return [owner]
+        return [Origin(account, "")] if is_local(address) else [Origin(account, ""), Origin("", host)]
 
     def wait(self, origins: list[Origin]) -> int:
         """Return after how many seconds a next login is looked at, 0 for at once."""

@@ -26,7 +26,9 @@ def set_by(answer):
     for each in [*answer.history, answer]:
         for line in each.raw.headers.getlist("Set-Cookie"):
             first, *attributes = [part.strip() for part in line.split(";")]
-            found[first.partition("=")[0]] = set(attributes)
+            name, _, value = first.partition("=")
+            if value.strip('"'):  # else it is one that is taken away
+                found[name] = set(attributes)
     return found
 
 

@@ -80,6 +80,13 @@ def test_owner_is_not_locked_out_by_others(counts):
     assert waits(counts, "alice", THERE)
 
 
+def test_owner_is_not_locked_out_by_guesses_at_others_there(counts):
+    counts.succeeded("alice", THERE)
+    for number in range(5):
+        guess(counts, f"user-{number}", THERE)
+    assert waits(counts, "bob", THERE) and not waits(counts, "alice", THERE)
+
+
 @pytest.mark.parametrize("address, waiting", [(THERE, True), ("192.0.2.8", False)])
 def test_address_is_counted_over_all_accounts(counts, address, waiting):
     for number in range(5):
