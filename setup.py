@@ -22,7 +22,7 @@ CORE = [
     # jupyterhub-ctl
     "click==8.5.1",
     "rich==15.0.0",
-    # memory in the status bar, only where the machine limits it: src/jupyter/README
+    # memory in the status bar
     "jupyter-resource-usage==1.3.0",
 ]
 
@@ -163,9 +163,7 @@ if __name__ == "__main__":
             ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
-            ("share/jupyterhub/debianized", ["src/templates/login.html"]),
-            ("share/jupyterhub/limits", ["src/jupyter/limits/jupyter_server_config.json"]),
-            ("share/jupyterhub/limits/labconfig", ["src/jupyter/limits/labconfig/page_config.json"]),
+            ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in ("403", "404", "admin", "login", "oauth")]),
         ],
         install_requires=CORE,
         extras_require=EXTRAS,

@@ -7,6 +7,8 @@ HUB = "jupyterhub"
 PROXY = "jupyterhub-proxy"
 PORTS = "jupyterhub-ports"  # whose the listening sockets of the two are
 HUB_GROUPS = ("shadow", PROXY)  # SupplementaryGroups= of the hub's unit
+# What users read whom sudoers does not admit, at the login and at the start of a server; the log names the rule.
+NOT_ADMITTED = "The account {} may not use notebooks on this server. Ask your administrator to admit it."
 
 
 def exists(name: str) -> bool:

@@ -111,11 +111,16 @@ class Hub(JupyterHub):
         # Notebook servers take it over for theirs.
         cookies = {"samesite": "Lax", **self.tornado_settings.get("cookie_options", {})}
         self.tornado_settings = {**self.tornado_settings, "cookie_options": cookies}
+        self.template_vars["administrators"] = lambda _user: self._administrators
         super().init_tornado_settings()
 
     def init_tornado_application(self) -> None:
         self.tornado_settings["static_handler_class"] = hardened(self.tornado_settings["static_handler_class"])
         self.tornado_application = Application(self.handlers, self.trusted_downstream_ips, **self.tornado_settings)
+
+    def _administrators(self) -> list[str]:
+        """Return the names of the hub's administrators, for its admin page."""
+        return [name for (name,) in self.db.query(orm.User.name).filter(orm.User.admin).order_by(orm.User.name)]
 
     def init_handlers(self) -> None:
         super().init_handlers()

@@ -93,7 +93,7 @@ class SudoersPolicy(Authenticator):
             return True
         self.log.warning("%s may not log in: %s", username, reason)
         if self.says_who_is_not_admitted:
-            raise web.HTTPError(403, f"The account {username} may not use notebooks on this server. Ask your administrator to admit it.")
+            raise web.HTTPError(403, accounts.NOT_ADMITTED.format(username))
         return False
 
     async def why_not_admitted(self, username: str, authentication: dict | None, make: bool = False) -> str:

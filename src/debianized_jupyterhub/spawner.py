@@ -1,6 +1,7 @@
 """Start single-user servers through sudo, without sudo below the hub."""
 
 import asyncio
+import contextlib
 import os
 import secrets
 import signal
@@ -18,6 +19,7 @@ from jupyterhub.utils import random_port
 from sqlalchemy.orm import Session
 from sudospawner import SudoSpawner
 
+from . import accounts
 from .gate import GateError, ask
 from .paths import SERVERS
 from .services import activity_interval
@@ -148,8 +150,16 @@ class GateSpawner(SudoSpawner):
                 self._note()
                 await self._wait_for_server()
             except GateError as error:
-                raise SpawnException(str(error), reason="gate") from None
+                raise await self._refusal(str(error)) from None
         return self._socket_url() if self.socket_name else (self.ip, self.port)
+
+    async def _refusal(self, reason: str) -> SpawnException:
+        """Return the exception for a start that failed for `reason`. Whom sudo does not admit reads what the login page says; the log has the reason."""
+        with contextlib.suppress(GateError):
+            if not (await self.do("allowed", timeout=5))["allowed"]:
+                words = accounts.NOT_ADMITTED.format(self.user.name)
+                return SpawnException(words, reason="not-admitted", log_message=reason, status_code=403)
+        return SpawnException(reason, reason="gate")
 
     def _note(self) -> None:
         """Write down that a server is starting, in case the hub ends before JupyterHub does.

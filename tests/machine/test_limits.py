@@ -5,7 +5,8 @@ import pathlib
 import re
 
 import pytest
-from hubclient import HubError
+from browser import SLOW, log_in, wait_for_lab
+from playwright.sync_api import expect
 
 EXAMPLE = pathlib.Path(__file__).parents[2] / "docs/examples/user-limits.conf"
 GIB = 1 << 30
@@ -25,13 +26,18 @@ def disabled_plugins(user):
     return json.loads(config[1])["disabledExtensions"]
 
 
-def test_off_by_default(machine, alice):
+def test_memory_is_shown_without_a_limit(machine, browser, alice):
+    """In the status bar, as a number alone."""
     alice.spawn()
     assert alice.kernel().execute("import os; os.environ.get('MEM_LIMIT')") == ""
-    with pytest.raises(HubError) as error:
-        alice.api("GET", "/metrics/v1")
-    assert error.value.status == 404
-    assert PLUGIN in disabled_plugins(alice)
+    memory = alice.api("GET", "/metrics/v1").json()
+    assert memory["rss"] > 50 << 20 and "memory" not in memory["limits"]
+    assert PLUGIN not in disabled_plugins(alice)
+    with browser.page() as page:
+        log_in(page, "alice", "secret")
+        wait_for_lab(page)
+        expect(page.locator("#jp-main-statusbar")).to_contain_text(re.compile(r"Mem: [0-9.]+ [MG]B"), timeout=SLOW)
+        browser.screenshot(page, "memory")
     alice.stop()
 
 

@@ -1,0 +1,88 @@
+"""What the hub's pages tell a user, in the browser: refusals, other people's servers, administrators, pages that are not there."""
+
+import re
+
+import pytest
+from browser import SLOW, log_in, wait_for_lab
+from harness import wait_for
+from playwright.sync_api import expect
+
+GONE = "/hub/no-such-page"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def accounts(machine, hub):
+    """alice and bob have servers; carol is an administrator of the hub."""
+    for name in ("alice", "bob", "carol"):
+        machine.add_user(name)
+    machine.sh("echo JUPYTERHUB_ADMIN_USERS=carol >>/etc/default/jupyterhub; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub is back", timeout=30)
+    for name in ("alice", "bob"):
+        hub.login(name, "secret").spawn()
+
+
+@pytest.fixture
+def alice(browser):
+    with browser.page() as page:
+        log_in(page, "alice", "secret")
+        wait_for_lab(page)
+        yield page
+
+
+@pytest.fixture
+def carol(browser):
+    with browser.page() as page:
+        page.goto("/hub/login?next=%2Fhub%2Fadmin")
+        log_in(page, "carol", "secret")
+        yield page
+
+
+def test_page_that_is_not_there(browser, alice):
+    assert alice.goto(GONE).status == 404
+    expect(alice.get_by_role("heading", level=1)).to_have_text("Not found")
+    expect(alice.get_by_text("There is no such page, or it belongs to another account. You are logged in as alice.")).to_be_visible()
+    browser.screenshot(alice, "not-found")
+    alice.get_by_role("link", name="Go to your start page").click()
+    expect(alice.get_by_role("button", name="Stop My Server")).to_be_visible()
+
+
+def test_page_that_is_not_there_before_the_login(browser):
+    with browser.page() as page:
+        page.goto(GONE)
+        expect(page.get_by_role("heading", level=1)).to_have_text("Not found")
+        expect(page.get_by_text("You are logged in as")).to_have_count(0)
+
+
+def test_server_of_somebody_else(browser, alice):
+    alice.goto("/user/bob/lab")
+    expect(alice.get_by_text("This notebook server belongs to bob. You are logged in as alice, who may not use it.")).to_be_visible()
+    browser.screenshot(alice, "server-of-bob")
+
+
+def test_administrator_enters_a_server_of_somebody_else(browser, carol):
+    carol.goto("/user/bob/lab")
+    expect(carol.locator("#whose")).to_contain_text("You are about to open the notebook server of bob.")
+    expect(carol.locator("#whose")).to_contain_text("You are logged in as carol.")
+    browser.screenshot(carol, "enter-server-of-bob")
+    carol.get_by_role("button", name="Authorize").click()
+    wait_for_lab(carol)
+
+
+def test_admin_page_shows_administrators(browser, carol):
+    expect(carol.get_by_test_id("user-row-alice")).to_be_visible(timeout=SLOW)
+    expect(carol.locator("#administrators")).to_have_text(re.compile(r"Administrators:\s+carol\s*$"))
+    browser.screenshot(carol, "administrators")
+
+
+def test_start_that_is_refused(machine, browser, alice):
+    """In the words of the login page: what alice reads is nothing about sudo; the journal has the reason."""
+    alice.goto("/hub/home")
+    alice.get_by_role("button", name="Stop My Server").click()
+    start = alice.get_by_role("button", name="Start My Server")
+    expect(start).to_be_visible(timeout=SLOW)
+    machine.sh("gpasswd -d alice users")
+    start.click()
+    expect(alice.get_by_text("The account alice may not use notebooks on this server. Ask your administrator to admit it.")).to_be_visible(timeout=SLOW)
+    browser.screenshot(alice, "start-refused")
+    assert not re.search("sudo|/etc", alice.inner_text("body"))
+    assert "JUPYTER_USERS in /etc/sudoers.d/jupyterhub does not admit the account" in machine.journal("-u", "jupyterhub", "--since", "-60s")
