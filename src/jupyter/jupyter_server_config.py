@@ -1,9 +1,16 @@
-"""Notebooks are exported to the formats that this machine can make: JupyterLab's menu offers no other."""
+"""What depends on the machine: notebooks are exported to the formats that it can make, and JupyterLab has the languages that are installed on it."""
 
 import importlib.util
+import os.path
 import shutil
+import sys
 
 c = get_config()  # noqa: F821
+
+# Language packs for all users; last, so that nothing there stands in for a module of the package.
+LANGUAGES = "/usr/local/share/jupyterhub/languages"
+if os.path.isdir(LANGUAGES):
+    sys.path.append(LANGUAGES)
 
 if not shutil.which("pandoc"):
     c.ASCIIDocExporter.enabled = c.LatexExporter.enabled = c.PDFExporter.enabled = c.RSTExporter.enabled = False

@@ -14,7 +14,7 @@ LEVELS = (
     {"app", "preflight", "settings_check"},
     {"authenticator", "handlers", "hardened", "notices", "spawner"},
     {"services"},
-    {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "ports"},
+    {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
     {"incoming", "logins"},
     {"accounts", "addresses", "files", "pam", "paths", "units", "watchdog"},
 )
