@@ -163,7 +163,7 @@ if __name__ == "__main__":
             ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
-            ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in ("403", "404", "admin", "login", "oauth")]),
+            ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in ("403", "404", "admin", "home", "login", "not_running", "oauth")]),
         ],
         install_requires=CORE,
         extras_require=EXTRAS,

@@ -23,6 +23,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 
 from . import ports, services, watchdog
+from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
 from .http_server import HubServer, OpenServer
@@ -124,7 +125,7 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        self.handlers = [(pattern, closed_while_offline(hardened(handler)), *rest) for pattern, handler, *rest in self.handlers]
+        self.handlers = [(pattern, closed_while_offline(noted(hardened(handler))), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)

@@ -56,7 +56,8 @@ class GateSpawner(SudoSpawner):
 
     The server it starts is no child of the hub, so it outlives the hub; what is
     kept of it in the database is its process id and ``started``, the proof that
-    the process is still the one that was started.
+    the process is still the one that was started; later ``ended``, the sentence
+    (endings.py) that says who has stopped it, until it is started again.
 
     It listens on a unix socket that the gate binds, in a folder where nobody but the
     hub can make or remove anything, under a name that is never used again; where the
@@ -67,6 +68,7 @@ class GateSpawner(SudoSpawner):
     on_unix_sockets = False  # app.py decides
     started = ""
     socket_name = ""  # of a file in SERVERS
+    ended = ""
     _half_started = False
     _watcher: asyncio.Task | None = None
 
@@ -74,6 +76,7 @@ class GateSpawner(SudoSpawner):
         super().load_state(state)
         self.started = state.get("started", "")
         self.socket_name = state.get("socket", "")
+        self.ended = state.get("ended", "")
         self._half_started = state.get("starting", False)
 
     def get_state(self) -> dict:
@@ -82,6 +85,8 @@ class GateSpawner(SudoSpawner):
             state["started"] = self.started
             if self.socket_name:
                 state["socket"] = self.socket_name
+        if self.ended:
+            state["ended"] = self.ended
         return state
 
     def clear_state(self) -> None:
@@ -138,6 +143,7 @@ class GateSpawner(SudoSpawner):
         cannot be started or ends before it listens.
         """
         self.ip = self.ip or "127.0.0.1"
+        self.ended = ""
         async with turns:
             if self.on_unix_sockets:
                 self.socket_name = f"server-{secrets.token_hex(8)}.sock"

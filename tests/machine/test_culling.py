@@ -2,13 +2,14 @@
 
 import contextlib
 import json
+import re
 import threading
 import time
 
 import pytest
 import websocket
 from harness import wait_for
-from hubclient import Prober
+from hubclient import Prober, page_text
 
 DEFAULTS = "/etc/default/jupyterhub"
 IDLE = 8  # seconds
@@ -84,6 +85,7 @@ def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
             asker.socket.abort()
         wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
         assert "Culling server idle" in machine.journal("-u", "jupyterhub")
+        assert re.search(r"Your server was stopped on .* UTC, because it was idle\.", page_text(hub.login("idle", "secret").get("/hub/home")))
         wait_for(lambda: not with_server(machine) & {"asker", "asker2"}, "who waits for input() is idle", timeout=60, every=1)
         time.sleep(3 * IDLE)
         assert with_server(machine) == {"reader", "watcher", "worker"}

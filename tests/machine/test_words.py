@@ -74,6 +74,30 @@ def test_admin_page_shows_administrators(browser, carol):
     browser.screenshot(carol, "administrators")
 
 
+def test_stop_by_an_administrator_is_told(machine, hub, browser, alice, carol):
+    """On the start page and where Lab was, also after a restart of the hub, until the server is started again."""
+    row = carol.get_by_test_id("user-row-alice")
+    row.get_by_role("button", name="Stop Server").click()
+    wait_for(lambda: machine.sh("pgrep -u alice -f jupyterhub-singleuser || true") == "", "alice's server has ended", timeout=60)
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub is back", timeout=30)
+    for path in ("/user/alice/lab", "/hub/home"):
+        alice.goto(path)
+        expect(alice.locator("#ended")).to_have_text(re.compile(r"Your server was stopped on \d{4}-\d\d-\d\d at \d\d:\d\d UTC by the administrator carol\."))
+    browser.screenshot(alice, "stopped-by-administrator")
+    alice.get_by_role("button", name="Start My Server").click()
+    wait_for_lab(alice)
+
+
+def test_stop_by_oneself_is_not(browser, alice):
+    alice.goto("/hub/home")
+    expect(alice.locator("#ended")).to_have_count(0)
+    alice.get_by_role("button", name="Stop My Server").click()
+    expect(alice.get_by_role("button", name="Start My Server")).to_be_visible(timeout=SLOW)
+    alice.reload()
+    expect(alice.locator("#ended")).to_have_count(0)
+
+
 def test_start_that_is_refused(machine, browser, alice):
     """In the words of the login page: what alice reads is nothing about sudo; the journal has the reason."""
     alice.goto("/hub/home")

@@ -12,7 +12,7 @@ LEVELS = (
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
     {"app", "preflight", "settings_check"},
-    {"authenticator", "handlers", "hardened", "notices", "spawner"},
+    {"authenticator", "endings", "handlers", "hardened", "notices", "spawner"},
     {"services"},
     {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
     {"incoming", "logins"},
