@@ -17,7 +17,8 @@ def packs(machine, hub):
     for pack in PACKS:
         for file in importlib.metadata.files(f"jupyterlab-language-pack-{pack}"):
             if file.suffix != ".pyc":
-                machine.write(f"{FOLDER}/{file}", file.read_binary().decode())
+                machine.sh(f"mkdir -p {FOLDER}/{file.parent}")
+                machine.push(file.locate(), f"{FOLDER}/{file.parent}")
     hub.login("alice", "secret").spawn()
 
 
