@@ -281,7 +281,27 @@ def test_two_at_once(machine, hub, root):
     ctl(machine, "message", "--clear")
 
 
+def test_stop_all(machine, hub, root):
+    """With their kernels, which end as at every stop: what they do at their exit is done."""
+    names = [f"of-a-class-{number}" for number in range(3)]
+    for name in names:
+        machine.add_user(name)
+        user = hub.login(name, "secret")
+        user.spawn()
+        user.kernel().execute(f"import atexit, pathlib; atexit.register(pathlib.Path('/home/{name}/exit').touch)")
+    said = ctl(machine, "stop", "--all").stdout.splitlines()
+    assert sorted(line.partition(" (process ")[0] for line in said) == [f"stopped the server of {name}" for name in names]
+    assert sessions(machine) == []
+    for name in names:
+        assert machine.sh(f"ls /home/{name}") == "exit"
+        assert "by the administrator." in page_text(hub.login(name, "secret").get("/hub/home"))
+    assert ctl(machine, "stop", "--all").stdout == "no server runs\n"
+
+
 def test_refusals(machine, hub, root):
+    for command in (["stop"], ["stop", "--all", "bob"], ["stop", "--all", "--server", "one"]):
+        result = ctl(machine, *command, check=False)
+        assert result.returncode == 2 and "name one USER, or give --all alone" in result.stderr
     assert "nobody-here: the hub knows no such user" in refused(machine, 7, "stop", "nobody-here")
     assert "bob: no server runs" in refused(machine, 12, "stop", "bob")
     for command in (["status"], ["sessions"], ["stop", "bob"], ["message"], ["offline"], ["online"]):

@@ -4,6 +4,7 @@ import datetime
 import os
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from .common import Failure, NoServer, NoSuchUser, show
 from .hub import Hub, HubRefused
 
 TICKS = os.sysconf("SC_CLK_TCK")
+AT_A_TIME = 8  # servers that `stop --all` waits for; the hub needs time for its pages, too
 
 
 def session_of(pid: int) -> str | None:
@@ -166,16 +168,8 @@ def sessions(as_json: bool) -> None:
     show(rows, COLUMNS, as_json)
 
 
-@click.command()
-@click.argument("user")
-@click.option("--server", "name", default="", help="A named server of the user; the default one without this.")
-@click.option("--timeout", default=30, show_default=True, help="Seconds to wait for its end.")
-def stop(user: str, name: str, timeout: int) -> None:
-    """Stop USER's notebook server and its kernels, as the button on the hub's page does.
-
-    Notebooks that were not saved lose their last changes.
-    """
-    hub = Hub()
+def end(hub: Hub, user: str, name: str, timeout: int) -> str:
+    """Stop the server `name` of `user`, wait for its end for `timeout` seconds, return a line that says so. Raises NoSuchUser, NoServer, Failure."""
     model = hub.user(user)
     if model is None:
         raise NoSuchUser(f"{user}: the hub knows no such user: `jupyterhub-ctl sessions` lists who has a server")
@@ -195,4 +189,43 @@ def stop(user: str, name: str, timeout: int) -> None:
         if time.monotonic() > deadline:
             raise Failure(f"{what} has not ended after {timeout} s: `systemctl status {pid}` shows it")
         time.sleep(0.2)
-    click.echo(f"stopped {what}" + (f" (process {pid})" if pid else ""))
+    return f"stopped {what}" + (f" (process {pid})" if pid else "")
+
+
+def end_all(hub: Hub, timeout: int) -> None:
+    """Stop all servers, some at a time, and print a line for each. Raises Failure that names those that could not be stopped."""
+
+    def one(server: tuple[str, str]) -> Failure | None:
+        try:
+            click.echo(end(hub, *server, timeout))
+        except NoServer:  # it has ended meanwhile
+            return None
+        except Failure as failure:
+            return failure
+        return None
+
+    servers = [(user["name"], name) for user in hub.users(state="active") for name in user["servers"]]
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
+        failures = [failure for failure in threads.map(one, servers) if failure]
+    if failures:
+        raise Failure("; ".join(failure.message for failure in failures))
+    if not servers:
+        click.echo("no server runs")
+
+
+@click.command()
+@click.argument("user", required=False)
+@click.option("--server", "name", default="", help="A named server of the user; the default one without this.")
+@click.option("--all", "everybody", is_flag=True, help="Stop the servers of all users.")
+@click.option("--timeout", default=30, show_default=True, help="Seconds to wait for the end of each.")
+def stop(user: str | None, name: str, everybody: bool, timeout: int) -> None:
+    """Stop USER's notebook server and its kernels, as the button on the hub's page does; with --all, everybody's.
+
+    Notebooks that were not saved lose their last changes.
+    """
+    if everybody == bool(user) or (everybody and name):
+        raise click.UsageError("name one USER, or give --all alone")
+    if user:
+        click.echo(end(Hub(), user, name, timeout))
+    else:
+        end_all(Hub(), timeout)
