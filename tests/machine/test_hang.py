@@ -7,7 +7,8 @@ from harness import wait_for
 from hubclient import BASE, HubError, HubUser
 
 PASSWORD = "secret"
-SECONDS = 8  # of the watchdog, in these tests
+PATIENCE = 30  # seconds of the unit's watchdog
+SECONDS = 8  # in tests that need not last so long
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/50-test.py"
 DROP_IN = "/etc/systemd/system/jupyterhub.service.d/watchdog.conf"
 
@@ -16,13 +17,18 @@ DROP_IN = "/etc/systemd/system/jupyterhub.service.d/watchdog.conf"
 def alice(machine, hub):
     """Her server keeps what the hub says for 1 s."""
     machine.write(CONFIG, "c = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\n")
-    machine.write(DROP_IN, f"[Service]\nWatchdogSec={SECONDS}\n")
-    machine.sh("systemctl daemon-reload; systemctl restart jupyterhub")
+    machine.sh("systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20)
     machine.add_user("alice", PASSWORD)
     alice = hub.login("alice", PASSWORD)
     alice.spawn()
     return alice
+
+
+@pytest.fixture(scope="module")
+def quick(machine, alice):
+    machine.write(DROP_IN, f"[Service]\nWatchdogSec={SECONDS}\n")
+    machine.sh("systemctl daemon-reload")
 
 
 def test_watchdog_is_on(machine, hub):
@@ -35,20 +41,41 @@ def seconds_of(call):
     return time.monotonic() - begun
 
 
+def test_server_does_not_wait_for_a_hub_that_hangs(machine, hub, alice):
+    """Before, each expired answer took 25 s and more."""
+    kernel = alice.kernel()
+    alice.api("GET", "/contents")
+    pid = machine.pid_of("jupyterhub")
+    time.sleep(1.5)
+    machine.sh(f"kill -STOP {pid}")
+    try:
+        first = seconds_of(lambda: alice.api("GET", "/contents"))
+        time.sleep(1.5)
+        following = [seconds_of(lambda: alice.api("GET", "/contents")) for _ in range(5)]
+        saved = seconds_of(lambda: alice.api("PUT", "/contents/note.txt", json={"type": "file", "format": "text", "content": "saved"}))
+        assert kernel.execute("6 * 7") == "42"
+        assert alice.kernel().execute("6 * 7") == "42"
+        assert first < 5 and max(*following, saved) < 1, (first, following, saved)
+        with pytest.raises((HubError, OSError)):  # a stranger is a stranger
+            HubUser(BASE, "alice").get(f"{alice.prefix}api/contents", timeout=10)
+    finally:
+        machine.sh(f"kill -CONT {pid} || true")
+    wait_for(hub.answers, "the hub answers", timeout=60)
+
+
 def test_hub_that_hangs_is_restarted(machine, hub, alice):
     pid = machine.pid_of("jupyterhub")
     kernel = alice.kernel()
     machine.sh(f"kill -STOP {pid}")
-    assert seconds_of(lambda: wait_for(lambda: machine.pid_of("jupyterhub") not in ("0", pid), "another hub", timeout=40)) < SECONDS + 5
+    assert seconds_of(lambda: wait_for(lambda: machine.pid_of("jupyterhub") not in ("0", pid), "another hub", timeout=PATIENCE + 30)) < PATIENCE + 10
     wait_for(hub.answers, "the hub answers", timeout=20)
     assert "Watchdog timeout" in machine.journal("-u", "jupyterhub")
     assert kernel.execute("6 * 7") == "42"
     assert hub.login("alice", PASSWORD).server_ready
 
 
-def test_event_loop_that_hangs_is_noticed(machine, hub, alice):
+def test_event_loop_that_hangs_is_noticed(machine, hub, alice, quick):
     """The process is as busy as can be; it is its loop that counts."""
-    pid = machine.pid_of("jupyterhub")
     machine.write(
         CONFIG,
         "c = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\ndef hook(spawner):\n    while True: pass\nc.Spawner.pre_spawn_hook = hook\n",
@@ -68,7 +95,7 @@ def test_event_loop_that_hangs_is_noticed(machine, hub, alice):
     wait_for(hub.answers, "the hub answers", timeout=20)
 
 
-def test_long_start_is_not_a_hang(machine, hub, alice):
+def test_long_start_is_not_a_hang(machine, hub, alice, quick):
     """A migration of a large database, say."""
     machine.write(CONFIG, f"import time\ntime.sleep({2 * SECONDS})\nc = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\n")
     machine.sh("systemctl restart jupyterhub")
@@ -77,28 +104,3 @@ def test_long_start_is_not_a_hang(machine, hub, alice):
     assert machine.pid_of("jupyterhub") == pid
     time.sleep(2 * SECONDS)
     assert machine.pid_of("jupyterhub") == pid
-
-
-def test_server_does_not_wait_for_a_hub_that_hangs(machine, hub, alice):
-    """Before, each expired answer took 25 s and more."""
-    machine.sh(f"rm {CONFIG}; rm {DROP_IN}; systemctl daemon-reload")  # the running servers stay as they are
-    machine.sh("systemctl restart jupyterhub")
-    wait_for(hub.answers, "the hub answers", timeout=20)
-    kernel = alice.kernel()
-    alice.api("GET", "/contents")
-    pid = machine.pid_of("jupyterhub")
-    time.sleep(1.5)
-    machine.sh(f"kill -STOP {pid}")
-    try:
-        first = seconds_of(lambda: alice.api("GET", "/contents"))
-        time.sleep(1.5)
-        following = [seconds_of(lambda: alice.api("GET", "/contents")) for _ in range(5)]
-        saved = seconds_of(lambda: alice.api("PUT", "/contents/note.txt", json={"type": "file", "format": "text", "content": "saved"}))
-        assert kernel.execute("6 * 7") == "42"
-        assert alice.kernel().execute("6 * 7") == "42"
-        assert first < 5 and max(*following, saved) < 1, (first, following, saved)
-        with pytest.raises((HubError, OSError)):  # a stranger is a stranger
-            HubUser(BASE, "alice").get(f"{alice.prefix}api/contents", timeout=10)
-    finally:
-        machine.sh(f"kill -CONT {pid} || true")
-    wait_for(hub.answers, "the hub answers", timeout=60)
