@@ -162,6 +162,7 @@ if __name__ == "__main__":
                 ["src/jupyter/patient-cells/package.json", "src/jupyter/patient-cells/patient-cells.js"],
             ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
+            ("etc/jupyter/jupyter_server_config.d", ["src/jupyter/resource-usage.json"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
             ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in ("403", "404", "admin", "home", "login", "not_running", "oauth")]),
         ],

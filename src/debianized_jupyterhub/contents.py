@@ -9,8 +9,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from jupyter_server.services.contents.filemanager import FileContentsManager
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado import web
+from traitlets import Bool
 
 
 def _too_long(path: str) -> web.HTTPError:
@@ -32,7 +34,9 @@ def _names_fit(path: str) -> Iterator[None]:
 
 
 class Contents(AsyncLargeFileManager):
-    """Upstream's, with two faults less."""
+    """Upstream's, with two faults less, and folders that are not empty can be deleted unless the site says otherwise."""
+
+    always_delete_dir = Bool(True, config=True, help=FileContentsManager.always_delete_dir.help)
 
     def _get_os_path(self, path: str) -> str:
         os_path: str = super()._get_os_path(path)

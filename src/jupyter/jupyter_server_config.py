@@ -5,7 +5,13 @@ import os.path
 import shutil
 import sys
 
+import tornado.websocket
+
 c = get_config()  # noqa: F821
+
+# Up to 512 MB to a kernel at a time. As tornado's default, since Jupyter takes this folder's settings before those of
+# /etc/jupyter: tornado_settings here would take a site's away.
+tornado.websocket._default_max_message_size = 512 << 20
 
 # Language packs for all users; last, so that nothing there stands in for a module of the package.
 LANGUAGES = "/usr/local/share/jupyterhub/languages"

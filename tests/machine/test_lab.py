@@ -197,6 +197,20 @@ def test_link_can_be_deleted(machine, alice, target):
     assert machine.sh("ls ~alice/kept; ls ~alice | grep -x link || true") == "file"
 
 
+def test_settings_of_the_site_come_first(machine, alice):
+    """Those of docs/configuration.md, in /etc/jupyter, which Jupyter reads after the package's own."""
+    machine.write("/etc/jupyter/jupyter_server_config.py", 'c.FileContentsManager.always_delete_dir = False\nc.ServerApp.tornado_settings = {"mine": 1}\n')
+    machine.sh("mkdir -p ~/folder; touch ~/folder/file", user="alice")
+    restart(alice)
+    try:
+        with pytest.raises(HubError) as error:
+            alice.api("DELETE", "/contents/folder")
+        assert error.value.status == 400
+    finally:
+        machine.sh("rm -r /etc/jupyter/jupyter_server_config.py ~alice/folder")
+        restart(alice)
+
+
 LONG = "n" * 300
 TEXT = {"type": "file", "format": "text", "content": "words"}
 NOTEBOOK = {
