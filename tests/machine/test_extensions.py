@@ -22,7 +22,7 @@ def alice(machine, hub):
 
 def test_extensions_are_listed(alice):
     listed = {extension["name"]: extension["enabled"] for extension in alice.get(f"{alice.prefix}lab/api/extensions").json()}
-    for name in ("jupyter-widgets-jupyterlab-manager", "jupyter-notebook-lab-extension", "jupyterlab-pygments"):
+    for name in ("@jupyter-widgets/jupyterlab-manager", "@jupyter-notebook/lab-extension", "jupyterlab_pygments"):
         assert listed[name]
 
 
