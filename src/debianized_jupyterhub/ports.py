@@ -196,6 +196,14 @@ def address_of(listener: socket.socket) -> Address:
     return name if isinstance(name, str) else name[:2]
 
 
+def is_left_over(address: Address) -> bool:
+    """Tell whether a service listens at `address` with a socket of ours that we no longer have: a second one would get half of the connections."""
+    if not isinstance(address, str):
+        return holder(address[1]) == accounts.PORTS
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(address) == 0
+
+
 class Keeper:
     """Holds the sockets; `answering` has the servers that answer in place of a service that is away."""
 
@@ -238,6 +246,8 @@ class Keeper:
         try:
             if name in self.sockets and listens_at(self.sockets[name], address):
                 return self.sockets[name]
+            if name not in self.sockets and is_left_over(address):
+                raise Taken(f"{address}: the service still has the socket of a keeper that was stopped", accounts.PORTS)
             listener = listen(address)
         except OSError as error:
             if isinstance(address, str):
@@ -276,10 +286,10 @@ class Keeper:
         except Refused as refusal:
             holder = refusal.holder if isinstance(refusal, Taken) else None
             # A hub or proxy from before this keeper lets go when it restarts: an upgrade.
-            if name not in self.complained and holder != TAKER[name]:
+            if name not in self.complained and holder not in (TAKER[name], accounts.PORTS):
                 self.complained.add(name)
                 print(f"<3>{refusal}", file=sys.stderr, flush=True)
-            return isinstance(refusal, Taken)
+            return isinstance(refusal, Taken) and holder != accounts.PORTS
         return False
 
     async def _away_unless_up(self, name: str) -> None:
@@ -344,6 +354,9 @@ class Keeper:
                 return listener
             case "left":
                 for name in theirs:
+                    if name in self.wanted and name not in self.sockets:
+                        with contextlib.suppress(Refused):
+                            self._open(name, self.wanted[name])
                     if name in self.sockets and not request["waits"]:
                         await self._away(name)
             case "release":

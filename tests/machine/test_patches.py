@@ -306,9 +306,17 @@ def accepted_without_nagle(pid, port):
 
 
 def test_kernel_websockets_do_not_wait_for_acknowledgements(machine, hub):
+    """Where a server listens at a port, as with internal_ssl; a unix socket has nothing to wait for."""
+    config = "/etc/jupyterhub/jupyterhub_config.d/80-tcp.py"
+    code = "from debianized_jupyterhub.spawner import GateSpawner\nclass Tcp(GateSpawner):\n    on_unix_sockets = False\nc.JupyterHub.spawner_class = Tcp\n"
+    machine.write(config, code)
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
     machine.add_user("alice")
     alice = hub.login("alice", "secret")
     alice.spawn()
+    machine.sh(f"rm {config}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
     inside = machine.sh("pgrep --uid alice --full bin/jupyterhub-singleuser")
     (pid,) = [int(p.name) for p in pathlib.Path("/proc").glob("[0-9]*") if is_process(p, machine, inside)]
     kernel = alice.kernel()

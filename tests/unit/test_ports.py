@@ -89,6 +89,22 @@ def test_address_that_is_none(keeper, address, said):
         do(keeper, action="take", name="public", address=address)
 
 
+def test_keeper_that_was_stopped_leaves_its_sockets_to_the_services(keeper, monkeypatch):
+    """A second socket at the same port would get half of the connections. It is opened once the service has gone."""
+    monkeypatch.setattr(ports.accounts, "PORTS", ME)
+    address = ("127.0.0.1", free_port())
+    serving = do(keeper, action="take", name="public", address=address).dup(), do(keeper, action="take", name="front", address="").dup()
+    for name in ("public", "front"):
+        keeper.sockets.pop(name).close()
+    for name, where in (("public", address), ("front", "")):
+        with pytest.raises(ports.Taken, match="still has the socket"):
+            do(keeper, action="take", name=name, address=where)
+    for listener in serving:
+        listener.close()
+    do(keeper, action="left", waits=True)
+    assert set(keeper.sockets) == {"public", "front"} and keeper.sockets["public"].getsockname() == address
+
+
 def test_released_port_is_everybodys(keeper):
     address = ("127.0.0.1", free_port())
     do(keeper, action="take", name="public", address=address)
