@@ -89,6 +89,7 @@ def kernel(alice):
 def connected(alice, kernel):
     """The kernel over a websocket made now: those of earlier tests broke with the proxy."""
     kernel.connect()
+    time.sleep(1)  # jupyter_server loses what comes before it has restored the kernel's channels
     return kernel
 
 
