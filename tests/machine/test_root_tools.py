@@ -60,7 +60,7 @@ def entry(path, kind="file", text=b"* * * * * root touch /root/owned\\n", **fiel
 
 
 def ctl(machine, *arguments, **options):
-    return machine.run("jupyterhub-ctl", *arguments, **{"timeout": 30, **options})
+    return machine.run("jupyterhub-ctl", *arguments, **{"timeout": 90, **options})
 
 
 def by(machine, account, script):
@@ -171,7 +171,7 @@ def test_nothing_is_followed_and_nothing_hangs(attacked, kind):
             attacked.sh(f"rm -f {path}; {make}") if kind == "devices" else by(attacked, account, f"rm -f {path}; {make}")
     said = ""
     for command in (["jupyterhub-ctl", "backup"], ["jupyterhub-launcher", "check"]):
-        result = attacked.run(*command, check=False, timeout=30)
+        result = attacked.run(*command, check=False, timeout=90)
         assert result.returncode not in (0, 124) and len(result.stderr.splitlines()) <= 2, result
         assert DATABASE in result.stderr
         said += result.stdout + result.stderr
