@@ -76,16 +76,19 @@ def test_new_hub_can_stop_what_the_old_one_started(machine, hub, alice):
 
 
 def test_proxy_killed(machine, hub, alice, kernel):
-    """Its sockets end with it; what counts is that users and hub are back, and that the kernel is the same."""
+    """Its connections end with it; what comes meanwhile waits for the next one, and the kernel is the same."""
     gaps = []
     while not gaps or (gaps[-1] > 3 and len(gaps) < 3):
+        before = machine.pid_of("jupyterhub-proxy")
         with Prober(alice, f"{alice.prefix}api/status") as notebook:
             machine.sh("systemctl kill --signal=KILL jupyterhub-proxy")
-            wait_for(lambda: notebook.failures, "the proxy is gone", timeout=5)
+            wait_for(lambda: machine.pid_of("jupyterhub-proxy") not in (before, 0), "another proxy is there")
             wait_for(hub.answers, "the hub answers again", timeout=20)
             wait_for(lambda: reachable(alice), "the notebook answers again", timeout=20)
         gaps.append(notebook.longest_gap)
+        assert len(notebook.failures) <= 1  # the request that it was answering
         kernel.connect()
+        time.sleep(1)  # jupyter_server loses what comes before it has restored the kernel's channels
         assert kernel.execute("held") == "42"
     assert min(gaps) <= 3
 
