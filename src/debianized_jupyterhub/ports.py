@@ -212,6 +212,7 @@ class Keeper:
         # What the services have asked for since the settings were read counts more than these.
         self.wanted = wanted | {name: address_of(listener) for name, listener in self.sockets.items() if name in wanted}
         self.answering: dict[str, asyncio.Server] = {}
+        self.given: set[str] = set()  # to a service that has not said since that it has ended
         self.complained: set[str] = set()
         self.lock = asyncio.Lock()  # one change at a time: nobody answers beside the service that has just come
 
@@ -234,6 +235,8 @@ class Keeper:
         while missing := self.wanted.keys() - self.sockets.keys():
             taken = [await self._try(name) for name in missing]
             tried.set()
+            for name in missing & self.sockets.keys():
+                await self._away_unless_up(name)
             await asyncio.sleep(PATIENCE if any(taken) else 1)
         tried.set()
 
@@ -274,7 +277,7 @@ class Keeper:
     # What happens at the sockets
 
     async def _try(self, name: str) -> bool:
-        """Open a socket that is wanted, and answer there until its service comes. Tell whether somebody else has the port."""
+        """Open a socket that is wanted, if that is possible now. Tell whether somebody else has the port."""
         try:
             address = self.wanted[name]
             if not isinstance(address, str):
@@ -282,7 +285,6 @@ class Keeper:
             async with self.lock:
                 if name in self.wanted and name not in self.sockets:
                     self._open(name, address)
-                    await self._away_unless_up(name)
         except Refused as refusal:
             holder = refusal.holder if isinstance(refusal, Taken) else None
             # A hub or proxy from before this keeper lets go when it restarts: an upgrade.
@@ -295,9 +297,10 @@ class Keeper:
     async def _away_unless_up(self, name: str) -> None:
         """Answer in place of a service that is stopped; one that is about to restart comes for its socket."""
         systemctl = await asyncio.create_subprocess_exec("systemctl", "is-active", SERVICE[TAKER[name]], stdout=subprocess.PIPE)
-        state, _ = await systemctl.communicate()
-        if state.decode().strip() in ("inactive", "failed", "unknown"):
-            await self._away(name)
+        state, _ = await systemctl.communicate()  # which takes seconds at the machine's start
+        async with self.lock:
+            if name in self.sockets and name not in self.given and state.decode().strip() in ("inactive", "failed", "unknown"):
+                await self._away(name)
 
     async def _away(self, name: str) -> None:
         """Answer in place of the service, at a socket that is open."""
@@ -350,10 +353,12 @@ class Keeper:
                     raise Refused(f"{account} may not have the socket {name}")
                 address = HUB_SOCKET if name == "front" else (str(address[0]), int(address[1]))
                 listener = await self._soon(name, address)
+                self.given.add(name)
                 self._serve_no_more(name)
                 return listener
             case "left":
                 for name in theirs:
+                    self.given.discard(name)
                     if name in self.wanted and name not in self.sockets:
                         with contextlib.suppress(Refused):
                             self._open(name, self.wanted[name])
