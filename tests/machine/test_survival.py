@@ -82,7 +82,7 @@ def test_proxy_killed(machine, hub, alice, kernel):
         before = machine.pid_of("jupyterhub-proxy")
         with Prober(alice, f"{alice.prefix}api/status") as notebook:
             machine.sh("systemctl kill --signal=KILL jupyterhub-proxy")
-            wait_for(lambda: machine.pid_of("jupyterhub-proxy") not in (before, 0), "another proxy is there")
+            wait_for(lambda before=before: machine.pid_of("jupyterhub-proxy") not in (before, 0), "another proxy is there")
             wait_for(hub.answers, "the hub answers again", timeout=20)
             wait_for(lambda: reachable(alice), "the notebook answers again", timeout=20)
         gaps.append(notebook.longest_gap)
