@@ -64,5 +64,5 @@ def test_auto_restart_off_is_for_needrestart_too(machine, hub, alice):
     before = machine.pid_of("jupyterhub")
     upgrade_libraries(machine)
     done, deferred = needrestart(machine, "a")
-    assert "jupyterhub" not in done and "jupyterhub.service" in deferred
+    assert "jupyterhub.service" not in done and "jupyterhub.service" in deferred  # that of the ports may be: nobody notices
     assert machine.pid_of("jupyterhub") == before
