@@ -193,7 +193,7 @@ def read(file: Path, into: Path | None = None) -> Manifest:
             stream.flush()
             os.fsync(stream.fileno())
         for folder, _, _ in os.walk(into):
-            sync_folder(Path(folder))
+            files.sync_folder(Path(folder))
     return manifest
 
 
@@ -311,12 +311,3 @@ def is_below(path: str, places: Collection[str]) -> bool:
 
 
 NO_PLACE = "which is no place of this machine's hub: nothing is changed. A JUPYTERHUB_CONFDIR of the archive must be that of /etc/default/jupyterhub first"
-
-
-def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

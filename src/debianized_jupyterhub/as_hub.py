@@ -111,21 +111,13 @@ def _put(path: str, mode: str, *beside: str) -> None:
         for ending in beside:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path + ending)
-        _sync_folder(path)
+        files.sync_folder(os.path.dirname(path))
         os.rename(new, path)
-        _sync_folder(path)
+        files.sync_folder(os.path.dirname(path))
     except OSError:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new)
         raise
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _remove(path: str) -> None:

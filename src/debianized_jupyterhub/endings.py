@@ -6,6 +6,7 @@ from typing import Any
 
 from jupyterhub.handlers import BaseHandler
 
+from .handlers import in_place_of
 from .services import CULL, cull_after
 
 
@@ -36,6 +37,4 @@ def noted(handler: type) -> type:
                 spawner.ended = words(self.current_user, user.name, idle)
             return await super().stop_single_user(user, server_name)
 
-    # Logs and metrics call it by its name.
-    Noting.__name__, Noting.__module__ = handler.__name__, handler.__module__
-    return Noting
+    return in_place_of(handler, Noting)

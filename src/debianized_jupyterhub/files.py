@@ -96,4 +96,13 @@ def is_roots_alone(path: str | Path) -> bool:
     return False
 
 
+def sync_folder(folder: str | Path) -> None:
+    """Put a folder's names on the disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 _ROOTS_GROUPS = (0, 50)  # root; staff, to which Debian gives /usr/local, and with it root's PATH

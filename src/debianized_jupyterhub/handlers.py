@@ -19,6 +19,12 @@ def announcement(site: str | Callable[[Any], str] | None, user: Any = None) -> s
     return "<br>".join([*notices, own] if own else notices)
 
 
+def in_place_of(handler: type, ours: type) -> type:
+    """Return `ours`, made from the class of request handlers `handler`, with its name: logs and metrics call it by that."""
+    ours.__name__, ours.__module__ = handler.__name__, handler.__module__
+    return ours
+
+
 @functools.cache
 def closed_while_offline(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one that lets nobody in while the hub is offline.
@@ -50,9 +56,7 @@ def closed_while_offline(handler: type) -> type:
                 refuse()
             return await super().spawn_single_user(user, *args, **options)
 
-    # Logs and metrics call it by its name.
-    ClosedWhileOffline.__name__, ClosedWhileOffline.__module__ = handler.__name__, handler.__module__
-    return ClosedWhileOffline
+    return in_place_of(handler, ClosedWhileOffline)
 
 
 class MessageSocket(websocket.WebSocketHandler):

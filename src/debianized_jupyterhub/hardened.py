@@ -12,6 +12,7 @@ from jupyterhub.utils import new_token
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
+from .handlers import in_place_of
 from .logins import WrongLogins
 from .services import CTL
 
@@ -30,10 +31,7 @@ def hardened(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one of ours."""
     rules = {UserTokenListAPIHandler: Tokens, LogoutHandler: Logout, web.RequestHandler: Hardened}
     ours = next(ours for theirs, ours in rules.items() if issubclass(handler, theirs))
-    made = type("HardenedHandler", (ours, handler), {})
-    # Logs and metrics call it by its name.
-    made.__name__, made.__module__ = handler.__name__, handler.__module__
-    return made
+    return in_place_of(handler, type("HardenedHandler", (ours, handler), {}))
 
 
 class Hardened(web.RequestHandler):

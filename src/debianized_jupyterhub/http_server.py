@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import socket
-import struct
 import time
 from collections.abc import Awaitable
 from typing import Any
@@ -11,6 +9,8 @@ from typing import Any
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream
+
+from .sockets import peer_uid
 
 PATIENCE = 2  # seconds that a hub which ends gives to what it is answering
 CONNECTIONS = 200  # of one account at a time; a notebook server has a handful
@@ -92,23 +92,3 @@ class _Noted(HTTPMessageDelegate):
 
     def on_connection_close(self) -> None:
         self.delegate.on_connection_close()
-
-
-def peer_uid(connection: socket.socket) -> int | None:
-    """Return the uid of the process at the other end of a TCP connection of this machine, None for another machine's.
-
-    Source: sock_diag(7). A question for one connection; /proc/net/tcp would list those of everybody.
-    """
-    try:
-        here, peer = connection.getsockname(), connection.getpeername()
-    except OSError:  # it has gone already
-        return None
-    ends = struct.pack("!HH16s16s", peer[1], here[1], *(socket.inet_pton(connection.family, end[0]) for end in (peer, here)))
-    # struct inet_diag_req_v2: family, protocol, no extensions, all states; any interface, any cookie
-    body = struct.pack("=BBBxI", connection.family, socket.IPPROTO_TCP, 0, 0xFFFFFFFF) + ends + struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as kernel:  # NETLINK_SOCK_DIAG
-        kernel.settimeout(1)
-        kernel.send(struct.pack("=IHHII", 16 + len(body), 20, 1, 0, 0) + body)  # SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST
-        answer = kernel.recv(4096)
-    kind = struct.unpack_from("=H", answer, 4)[0]
-    return struct.unpack_from("=I", answer, 16 + 4 + 48 + 12)[0] if kind == 20 else None

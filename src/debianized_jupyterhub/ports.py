@@ -33,13 +33,13 @@ import json
 import os
 import pwd
 import socket
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 from . import accounts, units
 from .paths import AWAY_PAGE, HUB_SOCKET, KEEPER_SOCKET
+from .sockets import credentials, listeners, notify
 
 TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB}
 SERVICE = {accounts.PROXY: units.PROXY, accounts.HUB: units.HUB}
@@ -114,14 +114,6 @@ def left(unit: str) -> None:
 # -- The keeper ----------------------------------------------------------------------------------------------------------------------
 
 
-def notify(text: str, *fds: int) -> None:
-    """Tell systemd `text`, lines of sd_notify(3), with open files for its store."""
-    if path := os.environ.get("NOTIFY_SOCKET"):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
-            systemd.connect(f"\0{path[1:]}" if path.startswith("@") else path)
-            socket.send_fds(systemd, [text.encode()], fds)
-
-
 def stored() -> dict[str, socket.socket]:
     """Return the sockets that systemd kept for us, by name."""
     names = os.environ.pop("LISTEN_FDNAMES", "").split(":")[: int(os.environ.pop("LISTEN_FDS", "0"))]
@@ -129,14 +121,9 @@ def stored() -> dict[str, socket.socket]:
 
 
 def holder(port: int) -> str | None:
-    """Return the account whose socket listens on TCP port `port`, None if nobody's does. Source: proc_net_tcp(5), by /proc/self, which our sandbox leaves."""
-    for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/net", table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                    return accounts.user_name(int(fields[7]))
-    return None
+    """Return the account whose socket listens on TCP port `port`, None if nobody's does."""
+    uids, _ = listeners(port)
+    return accounts.user_name(min(uids)) if uids else None
 
 
 def resolved(host: str, port: int, flags: int = socket.AI_NUMERICHOST) -> tuple[int, tuple]:
@@ -326,7 +313,7 @@ class Keeper:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = writer.get_extra_info("socket")
-        uid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
+        _, uid = credentials(peer)
         listener = None
         try:
             async with asyncio.timeout(SILENCE):

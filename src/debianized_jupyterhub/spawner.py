@@ -5,8 +5,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
-import struct
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from . import accounts
 from .gate import GateError, ask
 from .paths import SERVERS
 from .services import activity_interval
+from .sockets import credentials
 
 # A start keeps one core busy for about a second. When a whole class logs in at
 # once, those who came first have their servers soonest if the others wait for
@@ -41,10 +40,11 @@ def java_home() -> dict:
 
 def remove_stale_sockets(db: Session) -> None:
     """Remove what is left in the folder of servers that a hub which was killed had started; `db` is the hub's."""
-    known = {(spawner.state or {}).get("socket") for spawner in db.query(orm.Spawner)}
-    for path in Path(SERVERS).glob("server-*.sock"):
-        if path.name not in known:
-            path.unlink(missing_ok=True)
+    if found := list(Path(SERVERS).glob("server-*.sock")):
+        known = {(state or {}).get("socket") for (state,) in db.query(orm.Spawner.state)}
+        for path in found:
+            if path.name not in known:
+                path.unlink(missing_ok=True)
 
 
 class Impostor(ConnectionRefusedError):
@@ -208,8 +208,7 @@ class GateSpawner(SudoSpawner):
             where = (self.ip, self.port) if self._start_pending else (self.server.ip, self.server.port)
             return await asyncio.open_connection(*where)
         reader, writer = await asyncio.open_unix_connection(f"{SERVERS}/{self.socket_name}")
-        credentials = writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        pid = struct.unpack("3i", credentials)[0]
+        pid, _ = credentials(writer.get_extra_info("socket"))
         if pid != self.pid:
             writer.close()
             raise Impostor(f"Process {pid} listens at {self.socket_name}, not the server of {self._log_name}")

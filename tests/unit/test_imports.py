@@ -16,7 +16,7 @@ LEVELS = (
     {"services"},
     {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
     {"incoming", "logins"},
-    {"accounts", "addresses", "files", "pam", "paths", "units", "watchdog"},
+    {"accounts", "addresses", "files", "pam", "paths", "sockets", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

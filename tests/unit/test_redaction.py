@@ -2,8 +2,7 @@
 
 import pytest
 
-from debianized_jupyterhub.ctl.redaction import redact_forms, redact_python
-from debianized_jupyterhub.ctl.report import MASK, redact
+from debianized_jupyterhub.ctl.redaction import MASK, redact, redact_forms, redact_python
 
 SECRET = "Kupfer-Dachs-91"
 

@@ -37,7 +37,6 @@ from ..archive import (
     is_below,
     manifest_of,
     read,
-    sync_folder,
     unpacked,
     write,
 )
@@ -172,7 +171,7 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
         archive = Path(work) / "archive"
         write(archive, manifest, database if manifest.database != "none" else None, held)
         os.rename(archive, target)
-        sync_folder(target.parent)
+        files.sync_folder(target.parent)
     if not file:
         _forget_old(label)
     return target
@@ -289,7 +288,7 @@ def _replace(file: Path) -> Path:
             try:
                 before = _save("restore", None, damaged_too=True)
                 os.rename(work, PENDING)
-                sync_folder(FOLDER)
+                files.sync_folder(FOLDER)
             except BaseException:
                 _start(running)
                 raise
@@ -351,7 +350,7 @@ def _put_in_place() -> None:
                 restore_postgresql(_settings()["db_url"], dump)
         done = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         os.rename(PENDING, done / "done")
-        sync_folder(FOLDER)
+        files.sync_folder(FOLDER)
         shutil.rmtree(done)
 
 
@@ -381,7 +380,7 @@ def _place_files(manifest: Manifest) -> None:
     for entry in manifest.entries:
         if entry.kind == "folder":
             _own(Path(entry.path), entry)
-            sync_folder(Path(entry.path))
+            files.sync_folder(Path(entry.path))
     for path in hubs:
         if path in saved:
             with open(PENDING / f"files{path}", "rb") as stream:
@@ -419,7 +418,7 @@ def _place(entry: Entry, shipped: Callable[[str], bool]) -> None:
             _own(new, entry)
             _sync(new)
         os.rename(new, path)
-    sync_folder(path.parent)
+    files.sync_folder(path.parent)
 
 
 def _place_sqlite(manifest: Manifest) -> None:

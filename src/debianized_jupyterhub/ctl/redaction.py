@@ -99,7 +99,7 @@ def redact_python(source: str, found: set[str] | None = None) -> str:
 
 def _comments(source: str) -> Iterator[tuple[int, int, str]]:
     """Yield (first byte, byte after it, what to show) of all comments. Lines of comments that follow each other may be one setting."""
-    lines = source.split("\n")
+    lines, code = source.split("\n"), source.encode()
     starts = _line_starts(lines)
     block: list[tuple[int, int, str]] = []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -108,7 +108,7 @@ def _comments(source: str) -> Iterator[tuple[int, int, str]]:
         row, column = token.start
         start = starts[row - 1] + len(lines[row - 1][:column].encode())
         whole = not lines[row - 1][:column].strip()
-        if block and not (whole and block[-1][0] < starts[row - 1] and not source.encode()[block[-1][1] : start].strip(b" \t\n")):
+        if block and not (whole and block[-1][0] < starts[row - 1] and not code[block[-1][1] : start].strip(b" \t\n")):
             yield from _shown(block)
             block = []
         block.append((start, start + len(token.string.encode()), token.string))
@@ -152,11 +152,18 @@ def _line_starts(lines: list[str]) -> list[int]:
     return starts
 
 
+def _class_in(target: ast.AST) -> str | None:
+    """Return the class whose setting c.Class.name is, None for what is no such setting."""
+    if isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute) and isinstance(target.value.value, ast.Name):
+        return target.value.attr
+    return None
+
+
 def _is_setting(target: ast.expr) -> bool:
     """Return whether something is assigned to a setting of traitlets, such as c.Class.name or c.Class.name["key"]."""
     while isinstance(target, ast.Subscript) and isinstance(target.slice, ast.Constant):
         target = target.value
-    return isinstance(target, ast.Attribute) and isinstance(target.value, ast.Attribute) and isinstance(target.value.value, ast.Name)
+    return _class_in(target) is not None
 
 
 def _names(target: ast.AST) -> list[str]:
@@ -172,8 +179,8 @@ def _names(target: ast.AST) -> list[str]:
     setting: ast.AST = target
     while isinstance(setting, ast.Subscript):
         setting = setting.value
-    if isinstance(setting, ast.Attribute) and isinstance(setting.value, ast.Attribute) and isinstance(setting.value.value, ast.Name):
-        names.remove(setting.value.attr)
+    if owner := _class_in(setting):
+        names.remove(owner)
     return names
 
 
@@ -239,8 +246,8 @@ class _Masker:
     def _visit_assignment(self, node: ast.Assign | ast.AugAssign | ast.AnnAssign | ast.NamedExpr, secret: bool) -> None:
         targets: list[ast.expr] = node.targets if isinstance(node, ast.Assign) else [node.target]
         setting = all(map(_is_setting, targets))
-        for target in targets:
-            self._visit(target, shown=False, secret=False) if not setting else None
+        for target in () if setting else targets:
+            self._visit(target, shown=False, secret=False)
         if isinstance(node, ast.AnnAssign):
             self._visit(node.annotation, shown=False, secret=False)
         if node.value is not None:

@@ -27,11 +27,10 @@ from ..paths import (
 from .check_config import hub_environment
 from .command import output
 from .common import FULL, Failure, NoSpace, pristine, require_no_service, require_root
-from .redaction import MASK, is_secret_name, redact, redact_forms, redact_python
+from .redaction import is_secret_name, redact, redact_forms, redact_python
 from .verify import results
 from .verify.services import configuration_read
 
-__all__ = ["MASK", "redact", "report"]
 # Of configuration all that is text; of the hub's state and homes nothing.
 FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}", SUDOERS)
 IDENTIFIERS = ("jupyterhub-launcher", "jupyterhub-spawner", "jupyterhub-singleuser")

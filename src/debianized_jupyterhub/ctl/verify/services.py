@@ -13,6 +13,7 @@ from typing import Any
 from ... import accounts, defaults, gate, notices, units
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
 from ...settings_check import Problem
+from ...sockets import listeners
 from .. import check_config
 from .check import Failed, Finding, Findings, Warned, check, once, properties
 
@@ -51,18 +52,6 @@ def settings() -> Findings:
 
 
 # -- Ports -------------------------------------------------------------------------------------------------------------------------
-
-
-def listeners(port: int) -> tuple[set[int], set[str]]:
-    """Return the uids (set of int) of the sockets that listen on a TCP port, and their inodes (set of str). Source: proc_net_tcp(5)."""
-    uids, inodes = set(), set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for line in Path(table).read_text().splitlines()[1:] if os.path.exists(table) else ():
-            fields = line.split()
-            if fields[3] == "0A" and int(fields[1].rpartition(":")[2], 16) == port:
-                uids.add(int(fields[7]))
-                inodes.add(fields[9])
-    return uids, inodes
 
 
 def program_of(inodes: set[str]) -> str:
