@@ -66,6 +66,14 @@ class Hub:
         return visitor
 
 
+def with_server(machine, hub, name):
+    """Make an account whose owner has logged in and has a running server; return the HubUser."""
+    machine.add_user(name)
+    user = hub.login(name, "secret")
+    user.spawn()
+    return user
+
+
 class HubUser:
     """A browser with its cookies, logged in as `name`."""
 

@@ -7,6 +7,7 @@ import uuid
 
 import pytest
 from harness import wait_for
+from hubclient import with_server
 
 PYTHON = "/opt/venvs/jupyterhub/bin/python"
 STRANGERS = ["mallory", "bob"]  # mallory may not use the hub, bob has a server of his own
@@ -17,13 +18,9 @@ FORK = "import multiprocessing as m; p = m.get_context('fork').Process(target=pr
 
 @pytest.fixture(scope="module")
 def alice(machine, hub):
-    machine.add_user("alice")
-    machine.add_user("bob")
     machine.add_user("mallory", groups=())
-    hub.login("bob", "secret").spawn()
-    user = hub.login("alice", "secret")
-    user.spawn()
-    return user
+    with_server(machine, hub, "bob")
+    return with_server(machine, hub, "alice")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 import pytest
 from browser import SLOW, log_in, menu, run_cell, wait_for_lab
 from harness import wait_for
-from hubclient import HubError
+from hubclient import HubError, with_server
 from playwright.sync_api import expect
 
 PACKAGES = ("fish", "tcsh", "zsh")
@@ -21,10 +21,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def alice(machine, hub):
     machine.sh("rm -f /usr/bin/python3")  # of Debian's python3, which fish brings; the package itself does without
-    machine.add_user("alice")
-    alice = hub.login("alice", "secret")
-    alice.spawn()
-    return alice
+    return with_server(machine, hub, "alice")
 
 
 @pytest.fixture(scope="module")

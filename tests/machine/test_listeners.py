@@ -14,7 +14,7 @@ import pytest
 import requests
 import websocket
 from harness import wait_for
-from hubclient import BASE, Hub
+from hubclient import BASE, Hub, with_server
 from repack import repack
 
 PACKAGES = ("cron",)
@@ -72,10 +72,7 @@ def thieves(machine, hub):
 
 @pytest.fixture(scope="module")
 def alice(machine, hub, thieves):
-    machine.add_user("alice")
-    user = hub.login("alice", "secret")
-    user.spawn()
-    return user
+    return with_server(machine, hub, "alice")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 from harness import wait_for
-from hubclient import HubError
+from hubclient import HubError, with_server
 
 # fault: (how to make it, how to mend it, what the journal says, and the page, unless it is one of NOT_ADMITTED)
 FAULTS = {
@@ -71,10 +71,7 @@ WORDS = "The account alice may not use notebooks on this server"
 @pytest.fixture(scope="module")
 def bob(machine, hub):
     """Somebody else, whose server runs all the time."""
-    machine.add_user("bob")
-    user = hub.login("bob", "secret")
-    user.spawn()
-    return user
+    return with_server(machine, hub, "bob")
 
 
 @pytest.fixture(scope="module")

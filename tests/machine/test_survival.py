@@ -10,7 +10,7 @@ import time
 import pytest
 import requests
 from harness import wait_for
-from hubclient import BASE, HubError, HubUser, Prober
+from hubclient import BASE, HubError, HubUser, Prober, with_server
 
 pytestmark = pytest.mark.alone
 
@@ -26,10 +26,7 @@ QUIET = {
 
 @pytest.fixture(scope="module")
 def alice(machine, hub):
-    machine.add_user("alice")
-    user = hub.login("alice", "secret")
-    user.spawn()
-    return user
+    return with_server(machine, hub, "alice")
 
 
 @pytest.fixture

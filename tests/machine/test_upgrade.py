@@ -12,7 +12,7 @@ import zipfile
 
 import pytest
 from harness import wait_for
-from hubclient import BASE, HubUser, Prober
+from hubclient import BASE, HubUser, Prober, with_server
 from repack import VENV, repack, site_packages
 
 pytestmark = pytest.mark.alone
@@ -47,10 +47,7 @@ def upgrade(deb, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def alice(upgrade, machine, hub):
-    machine.add_user("alice")
-    user = hub.login("alice", "secret")
-    user.spawn()
-    return user
+    return with_server(machine, hub, "alice")
 
 
 @pytest.fixture(scope="module")
