@@ -45,6 +45,7 @@ TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB}
 SERVICE = {accounts.PROXY: units.PROXY, accounts.HUB: units.HUB}
 BACKLOG = 4096  # connections that wait while a service restarts; the kernel's net.core.somaxconn cuts it
 PATIENCE = 0.02  # seconds between two tries to bind a port that somebody else has
+OPEN_TO_ALL = 1024  # ports from here on can be bound without rights: capabilities(7), CAP_NET_BIND_SERVICE
 FIRST_FD = 3  # sd_listen_fds(3)
 SILENCE = 5  # seconds in which a request must have come
 
@@ -196,6 +197,7 @@ class Keeper:
 
     def __init__(self, wanted: dict[str, Address]) -> None:
         self.sockets = stored()
+        self.settings = wanted  # as they were at our start; only these may ask for our right to low ports
         # What the services have asked for since the settings were read counts more than these.
         self.wanted = wanted | {name: address_of(listener) for name, listener in self.sockets.items() if name in wanted}
         self.answering: dict[str, asyncio.Server] = {}
@@ -339,6 +341,7 @@ class Keeper:
                 if name not in theirs:
                     raise Refused(f"{account} may not have the socket {name}")
                 address = HUB_SOCKET if name == "front" else (str(address[0]), int(address[1]))
+                self._require_harmless(name, address)
                 listener = await self._soon(name, address)
                 self.given.add(name)
                 self._serve_no_more(name)
@@ -359,6 +362,15 @@ class Keeper:
             case action:
                 raise ValueError(action)
         return None
+
+    def _require_harmless(self, name: str, address: Address) -> None:
+        """Raise Refused for a port that is not the services' to choose: taken over, they could stand in for ssh, mail or DNS."""
+        if isinstance(address, str) or address[1] >= OPEN_TO_ALL:
+            return
+        setting = self.settings.get(name)
+        if name != "public" or setting is None or setting[1] != address[1]:
+            mend = f"`systemctl restart {units.PORTS}` first"
+            raise Refused(f"port {address[1]} is below {OPEN_TO_ALL}, and was not JUPYTERHUB_BIND_URL's at the keeper's start: {mend}")
 
     async def _soon(self, name: str, address: Address) -> socket.socket:
         """Like _open, but for an address that the service before has not let go of yet: try for two seconds."""

@@ -451,6 +451,16 @@ def test_port_follows_a_restart_of_the_proxy(machine, hub):
     move(machine, "http://127.0.0.1:8000/")
 
 
+def test_low_port_is_the_administrators_to_choose(machine, hub):
+    """The keeper reads the setting at its start; it does as root has written, not as the proxy asks."""
+    machine.sh("sed -i 's,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=http://127.0.0.1:80/,' /etc/default/jupyterhub")
+    assert machine.run("systemctl", "restart", "jupyterhub-proxy", check=False).returncode != 0
+    assert "port 80 is below 1024" in machine.journal("-u", "jupyterhub-proxy", "-n", "20")
+    machine.sh("systemctl restart jupyterhub-ports jupyterhub-proxy")
+    wait_for(lambda: status(80) == 200, "the new address answers", timeout=20)
+    move(machine, "http://127.0.0.1:8000/")
+
+
 def test_keeper_says_who_has_the_port(machine, hub):
     machine.sh("systemctl stop jupyterhub jupyterhub-proxy jupyterhub-ports")
     machine.sh(f"systemd-run --quiet --uid=mallory --unit=squatter {PYTHON} -m http.server --bind 127.0.0.1 8081")

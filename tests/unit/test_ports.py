@@ -82,7 +82,7 @@ def test_taken_port_names_the_account(keeper):
     assert str(refused.value).startswith(f"127.0.0.1, port {port}: taken by the account {ME}, `ss -ltnp") and refused.value.holder == ME
 
 
-@pytest.mark.parametrize("address, said", [(["host.example.org", 1], "host.example.org, port 1: "), (["127.0.0.1", "x"], "invalid literal")])
+@pytest.mark.parametrize("address, said", [(["host.example.org", 8000], "host.example.org, port 8000: "), (["127.0.0.1", "x"], "invalid literal")])
 def test_address_that_is_none(keeper, address, said):
     """Names are not for the keeper to resolve, which would wait for DNS."""
     with pytest.raises((ports.Refused, ValueError), match=said):
@@ -103,6 +103,20 @@ def test_keeper_that_was_stopped_leaves_its_sockets_to_the_services(keeper, monk
         listener.close()
     do(keeper, action="left", waits=True)
     assert set(keeper.sockets) == {"public", "front"} and keeper.sockets["public"].getsockname() == address
+
+
+@pytest.mark.parametrize("name, port", [("api", 22), ("public", 25)])
+def test_low_port_is_the_administrators_to_choose(keeper, name, port):
+    """The keeper has the right to bind it; an account that asks has not, unless the setting says so."""
+    with pytest.raises(ports.Refused, match=f"port {port} is below 1024"):
+        do(keeper, action="take", name=name, address=["127.0.0.1", port])
+
+
+def test_low_port_of_the_setting_is_given(keeper, monkeypatch):
+    port = free_port()
+    monkeypatch.setattr(ports, "OPEN_TO_ALL", port + 1)
+    keeper.settings["public"] = ("127.0.0.1", port)
+    assert do(keeper, action="take", name="public", address=["127.0.0.1", port]).getsockname() == ("127.0.0.1", port)
 
 
 def test_released_port_is_everybodys(keeper):
