@@ -208,9 +208,12 @@ class Kernel:
         self.socket.settimeout(timeout)
         self.socket.send(json.dumps(message))
         output, error = [], None
+        deadline = time.monotonic() + timeout
         while True:
-            frame = self.socket.recv()
-            answer = json.loads(frame) if isinstance(frame, str) else {}  # binary frames carry buffers, of widgets
+            if time.monotonic() > deadline:  # a silent kernel's server still pings
+                raise TimeoutError(f"no end of the cell after {timeout} s: {code}")
+            kind, frame = self.socket.recv_data(control_frame=True)
+            answer = json.loads(frame) if kind == websocket.ABNF.OPCODE_TEXT else {}  # binary frames carry buffers, of widgets
             if answer.get("parent_header", {}).get("msg_id") != header["msg_id"] or answer["channel"] != "iopub":
                 continue
             kind, content = answer["msg_type"], answer["content"]

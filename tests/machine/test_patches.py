@@ -11,9 +11,12 @@ import re
 import socket
 import subprocess
 import textwrap
+import time
 
 import pytest
+import requests
 from harness import wait_for
+from hubclient import BASE
 
 PATCHES = pathlib.Path(__file__).parents[2] / "debian/patches/python"
 PYTHON = "/opt/venvs/jupyterhub/bin/python"
@@ -324,6 +327,31 @@ def test_kernel_websockets_do_not_wait_for_acknowledgements(machine, hub):
     assert accepted_without_nagle(pid, port) == 1
     kernel.close()
     wait_for(lambda: accepted_without_nagle(pid, port) == 0, "the websocket is gone, and was the only one")
+
+
+@pytest.mark.parametrize("headers", [{"Connection": "close"}, {}])
+def test_quick_answer_is_not_lost(hub, headers):
+    """A request with a body, as a reverse proxy sends it (RFC 9112, 9.6): the server closes its end before the proxy has closed its own."""
+    form = "username=nobody&password=guess"
+    answers = [requests.post(f"{BASE}/hub/login", data=form, headers=headers, timeout=20).status_code for _ in range(300)]
+    assert set(answers) == {403}  # the form has no _xsrf
+
+
+def test_page_that_connects_again_is_not_mixed_up_with_its_old_connection(hub):
+    """Both end at once, the old one last, as it can be when the proxy restarts."""
+    alice = hub.login("alice", "secret")
+    alice.spawn()
+    kernel = alice.kernel()
+    kernel.execute("x = 42")
+    old = kernel.socket
+    kernel.connect()
+    assert kernel.execute("x") == "42"
+    for socket_ in (kernel.socket, old):
+        socket_.sock.close()
+        time.sleep(0.3)
+    kernel.connect()
+    assert kernel.execute("x", timeout=20) == "42"
+    assert kernel.execute("x + 1", timeout=20) == "43"
 
 
 def is_process(path, machine, inside):
