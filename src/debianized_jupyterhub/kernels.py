@@ -12,7 +12,10 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpec
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from tornado import web
 
+from .kernel_environment import Harmless, login_variables
+
 OWN_KERNEL_NAME = f"{NATIVE_KERNEL_NAME}-own"
+BUNDLED = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
 
 
 class BundledKernelSpecManager(KernelSpecManager):
@@ -26,7 +29,7 @@ class BundledKernelSpecManager(KernelSpecManager):
         folders = super().find_kernel_specs()
         own = os.path.join(self.user_kernel_dir, NATIVE_KERNEL_NAME)
         if folders.get(NATIVE_KERNEL_NAME) == own:
-            folders[NATIVE_KERNEL_NAME] = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
+            folders[NATIVE_KERNEL_NAME] = BUNDLED
             folders[OWN_KERNEL_NAME] = own
         return folders
 
@@ -54,12 +57,18 @@ class BrokenKernel(web.HTTPError):
 class CheckedKernelManager(ServerKernelManager):
     """Upstream's, but where a kernel's program is missing the error says which and where it is named."""
 
+    _harmless = Harmless()
+
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
+        bundled = self.kernel_spec is not None and self.kernel_spec.resource_dir == BUNDLED
+        variables = await self._harmless() if bundled else login_variables()
+        options["env"] = {**options.get("env", os.environ), **variables}
         command, options = await super()._async_pre_start_kernel(**options)
         if not shutil.which(command[0], path=options.get("env", os.environ).get("PATH")):
             spec = self.kernel_spec
             raise BrokenKernel(
-                f'The kernel "{spec.display_name}" cannot start: {command[0]}, which {spec.resource_dir}/kernel.json names, is missing. '
+                # In lines, since JupyterLab's dialog breaks none.
+                f'The kernel "{spec.display_name}" cannot start:\n{command[0]}, which {spec.resource_dir}/kernel.json names, is missing.\n'
                 "Make that environment again, or delete the folder of that file and choose another kernel."
             )
         return command, options

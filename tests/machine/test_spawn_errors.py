@@ -119,6 +119,40 @@ def test_kill_user_processes_does_not_end_servers(machine, hub, alice):
     machine.sh("rm /etc/systemd/logind.conf.d/kill.conf; systemctl restart systemd-logind")
 
 
+SITES_SUDO = ["requiretty", "noexec", "intercept", "stay_setuid", "use_pty", "log_subcmds"]
+
+
+@pytest.mark.parametrize("default", SITES_SUDO)
+def test_site_settings_of_sudo(machine, alice, default):
+    with fault(machine, f"echo 'Defaults {default}' >/etc/sudoers.d/zz-site", "rm /etc/sudoers.d/zz-site"):
+        assert alice.run_cell("6 * 7") == "42"
+        alice.stop()
+
+
+LOGIN_VARIABLES = """\
+PYTHONPATH=/opt/broken
+PYTHONHOME=/nowhere
+LD_LIBRARY_PATH=/opt/broken
+PYTHONHASHSEED=7
+"""
+
+
+def test_python_and_linker_of_the_login_are_not_the_servers(machine, alice):
+    """Kernels have them, but for what would keep the bundled one from starting."""
+    make = "cp -p /etc/environment /root/; mkdir -p /opt/broken; echo 'raise SystemExit(1)' | tee /opt/broken/tornado.py >/opt/broken/jupyter_server.py"
+    spoil = "for name in ssl crypto sqlite3 zmq; do echo nonsense >/opt/broken/lib$name.so.1; cp /opt/broken/lib$name.so.1 /opt/broken/lib$name.so.3; done"
+    with fault(machine, f"{make}; {spoil}; printf %s '{LOGIN_VARIABLES}' >>/etc/environment", "cp -p /root/environment /etc/; rm -r /opt/broken"):
+        assert alice.run_cell("import os; print(*sorted(name for name in os.environ if name.startswith(('PYTHON', 'LD_'))))") == "PYTHONHASHSEED"
+        said = machine.journal("-t", "jupyterhub-singleuser", "--since", "-60s")
+        for name in ("PYTHONPATH=/opt/broken", "PYTHONHOME=/nowhere", "LD_LIBRARY_PATH=/opt/broken"):
+            assert f"{name} keeps the bundled kernel from starting" in said
+        alice.stop()
+    machine.sh("cp -p /etc/environment /root/; mkdir /opt/modules; echo 'x = 42' >/opt/modules/own.py; echo PYTHONPATH=/opt/modules >>/etc/environment")
+    assert alice.run_cell("import own; own.x") == "42"
+    alice.stop()
+    machine.sh("cp -p /root/environment /etc/environment; rm -r /opt/modules")
+
+
 @pytest.mark.parametrize("name", ["first.last", "user@example.org", "Anna", "u" * 32, "_under-score"])
 def test_unusual_names(machine, hub, name):
     machine.sh(f"useradd --badname --create-home --groups users --shell /bin/bash '{name}'; echo '{name}:secret' | chpasswd")
