@@ -10,8 +10,10 @@ import pytest
 from comparison import compare
 from contenders import Package, Peer
 
+pytestmark = pytest.mark.slow
 
-@pytest.fixture(scope="module", params=[pytest.param([Package], id="package"), pytest.param([Package, Peer], id="both", marks=pytest.mark.slow)])
+
+@pytest.fixture(scope="module", params=[pytest.param([Package], id="package"), pytest.param([Package, Peer], id="both")])
 def contenders(request, site, suite, deb, say):
     return [contender(site, suite[0], deb, say) for contender in request.param]
 

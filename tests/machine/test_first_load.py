@@ -6,6 +6,8 @@ import offloader
 import pytest
 from harness import wait_for
 
+pytestmark = pytest.mark.slow
+
 PACKAGES = ("nginx", "openssl")
 # A file of JupyterLab, of an extension or of a theme, in the log of a notebook server.
 STATIC = re.compile(r" GET (/user/alice/(?:static|lab/extensions|lab/api/themes)/\S+)")

@@ -177,6 +177,7 @@ def test_site_can_take_more(machine, hub):
         assert requests.post(f"{BASE}/hub/login", data=b"x" * 3_100_000, timeout=30).status_code == 413
 
 
+@pytest.mark.slow
 def test_body_that_does_not_come_is_not_waited_for(machine, hub):
     """Nor does one that comes drop by drop hold its connection for longer than a minute."""
     with socket.create_connection(("127.0.0.1", 8081)) as connection:

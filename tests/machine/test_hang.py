@@ -95,6 +95,7 @@ def test_event_loop_that_hangs_is_noticed(machine, hub, alice, quick):
     wait_for(hub.answers, "the hub answers", timeout=20)
 
 
+@pytest.mark.slow
 def test_long_start_is_not_a_hang(machine, hub, alice, quick):
     """A migration of a large database, say."""
     machine.write(CONFIG, f"import time\ntime.sleep({2 * SECONDS})\nc = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\n")

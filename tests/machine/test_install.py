@@ -148,6 +148,7 @@ def test_it_installs_again_and_works(server, hub):
     user.stop()
 
 
+@pytest.mark.slow
 def test_reinstall_over_itself_works(server, hub):
     server.run("apt-get", "-qq", "-y", "--reinstall", "install", server.package, timeout=300)
     run_a_cell(hub)

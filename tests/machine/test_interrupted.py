@@ -41,7 +41,7 @@ def complete(machine, *command):
 @pytest.mark.parametrize(
     "moment",
     [
-        f"test -d {UNPACKED}/lib/python3*/site-packages/jupyterhub",  # unpacking
+        pytest.param(f"test -d {UNPACKED}/lib/python3*/site-packages/jupyterhub", marks=slow),  # unpacking
         f"test -d {TREES}/.new",  # making the servers' tree
         pytest.param(f"test -e {TREES}/current", marks=slow),  # making accounts and folders
         pytest.param("systemctl is-active --quiet jupyterhub-proxy", marks=slow),  # starting the services

@@ -443,7 +443,7 @@ for port in sys.argv[1:]:
 """
 
 
-@pytest.mark.parametrize("program", ["execute", "nbconvert --execute --to notebook"])
+@pytest.mark.parametrize("program", [pytest.param("execute", marks=pytest.mark.slow), "nbconvert --execute --to notebook"])
 def test_strangers_cannot_read_what_is_run_in_a_terminal(machine, alice, program):
     """These kernels do have ports, but also a key, which their clients get from a file of the user's."""
     code = "import os, time\nwhile not os.path.exists('/tmp/enough'):\n    print('secret', flush=True); time.sleep(.1)"

@@ -62,6 +62,7 @@ def test_server_that_is_down(machine, hub, alice):
     wait_for(lambda: token_is_good(hub, alice), "the hub has its database again", timeout=30)
 
 
+@pytest.mark.slow
 def test_migration_is_rehearsed_and_taken_back(machine, hub, alice, deb, tmp_path_factory):
     package = machine.push(repack(deb, tmp_path_factory.mktemp("upgrade"), add_migration))
     machine.sh(f"{PSQL} 'CREATE TABLE of_the_upgrade (in_the_way INTEGER)'")

@@ -127,6 +127,7 @@ def test_apt_upgrade_keeps_running_notebooks(server, repository, deb, alice, ker
     assert kernel.execute("held") == "42"
 
 
+@pytest.mark.slow
 def test_unattended_upgrade(server, repository, deb, alice, kernel, tmp_path):
     version = next_version(repository, deb, tmp_path)
     update(server)
