@@ -17,7 +17,6 @@ CORE = [
     "notebook==7.6.5",
     "sudospawner==1.0.0",
     "pamela==1.2.0",
-    "jupyterhub-idle-culler==2.0.0",
     "ipywidgets==8.1.9",
     # jupyterhub-ctl
     "click==8.5.1",

@@ -22,7 +22,8 @@ from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 
-from . import ports, services, watchdog
+from . import culling, ports, services, watchdog
+from .culler import Culler
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
@@ -60,7 +61,7 @@ class Hub(JupyterHub):
         self.db.commit()
         self.services = [*self.services, *(spec for spec, _ in self._own.values())]
         super().init_services()
-        self.last_activity_interval = min(self.last_activity_interval, services.activity_interval())
+        self.last_activity_interval = min(self.last_activity_interval, culling.activity_interval())
         self._open_to_root()
 
     def _open_to_root(self) -> None:
@@ -103,6 +104,9 @@ class Hub(JupyterHub):
         await super().start()
         remove_stale_sockets(self.db)
         self._alive = watchdog.watch()
+        culler = Culler(self)
+        self._periodic_callbacks["culler"] = PeriodicCallback(culler.look, culler.interval * 1000)
+        self._periodic_callbacks["culler"].start()
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from . import culling
 from .paths import CONFIG, DEFAULTS, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _apply_settings(c: Config) -> None:
         c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
     if hint := _text("JUPYTERHUB_LOGIN_HINT"):
         c.SudoersPolicy.login_hint = hint
+    culling.limits()  # it ends here if they are not valid
     if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
         c.Authenticator.admin_users = users
     if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from typing import Any, ClassVar, NoReturn
 
+from jupyterhub import orm
 from jupyterhub.handlers import BaseHandler, LoginHandler
 from markupsafe import escape
 from tornado import web, websocket
@@ -60,10 +61,11 @@ def closed_while_offline(handler: type) -> type:
 
 
 class MessageSocket(websocket.WebSocketHandler):
-    """Tells the pages of notebook servers the message, now and when it changes: {"id": str or null, "text": str or null}.
+    """Tells the pages of notebook servers, now and when it changes, the message: {"id": str or null, "text": str or null}, with `ends`.
 
-    A websocket, since a browser has few connections of other kinds for all its pages together. Anybody may listen: the same
-    text is on the login page. src/jupyter/message is the other end.
+    `ends` is what only the user reads whose login the page came with, a list of {"server": path of a server of his, "at": when it is stopped (seconds since
+    1970), "text": why, "idle": whether use prevents it}. Anybody may listen to the message: the same text is on the login page. A websocket, since a browser
+    has few connections of other kinds for all its pages together. src/jupyter/message is the other end.
     """
 
     # Connections at the same time, by the login that they came with. The hub's unit allows it more files than that, and
@@ -72,12 +74,13 @@ class MessageSocket(websocket.WebSocketHandler):
     LIMIT_WITHOUT_LOGIN = 512
     listeners: ClassVar[dict[Any, bytes | None]] = {}
     told: ClassVar[str | None] = None
+    ends: ClassVar[dict[str, list[dict]]] = {}  # by the name of the user
     ping_interval = 30  # seconds; below the 60 s after which web servers close a silent connection
     ping_timeout = 20
     max_message_size = 1024  # bytes; nothing is expected
 
     def check_origin(self, _origin: str) -> bool:
-        """Allow all: nothing is secret, and an off-loader may change the Host header that the origin would be compared with."""
+        """Allow all: nothing is secret, for a login comes with pages of the same site alone, and an off-loader may change the Host header."""
         return True
 
     def open(self) -> None:
@@ -94,13 +97,31 @@ class MessageSocket(websocket.WebSocketHandler):
     def on_close(self) -> None:
         self.listeners.pop(self, None)
 
+    def _user(self) -> str | None:
+        """Return the name of the user whose login this is, as long as it is one: it ends with a logout."""
+        login = self.listeners.get(self)
+        names = self.settings["db"].query(orm.User.name)
+        return names.filter(orm.User.cookie_id == login.decode(errors="replace")).scalar() if login else None
+
     def tell(self) -> None:
-        self.write_message(json.dumps({"id": MESSAGE.version(), "text": MESSAGE.read()}))
+        ends = self.ends.get(self._user() or "", []) if self.ends else []
+        self.write_message(json.dumps({"id": MESSAGE.version(), "text": MESSAGE.read(), "ends": ends}))
 
     @classmethod
     def look(cls) -> None:
         """Tell all listeners if the message is another than at the last call."""
         if MESSAGE.version() != cls.told:
             cls.told = MESSAGE.version()
-            for listener in list(cls.listeners):
-                listener.tell()
+            cls._tell_all()
+
+    @classmethod
+    def announce(cls, ends: dict[str, list[dict]]) -> None:
+        """Tell the listeners which servers (list of dict, by the name of the user) are about to be stopped, if that is news."""
+        if ends != cls.ends:
+            cls.ends = ends
+            cls._tell_all()
+
+    @classmethod
+    def _tell_all(cls) -> None:
+        for listener in list(cls.listeners):
+            listener.tell()

@@ -5,6 +5,7 @@ the hub looks at it at each request (one stat), and handlers.py shows it.
 """
 
 import contextlib
+import re
 from pathlib import Path
 
 from . import files
@@ -38,3 +39,10 @@ class Notice:
 
 MESSAGE = Notice(Path(STATE, "message"))
 OFFLINE = Notice(Path(STATE, "offline"))
+STOP_AT = Notice(Path(STATE, "stop-at"))  # seconds since 1970; counts while the hub is offline
+
+
+def planned_stop() -> int | None:
+    """Return when all servers are stopped that run then (seconds since 1970), None if nothing of the kind is planned."""
+    text = STOP_AT.read() if OFFLINE.read() else None
+    return int(text) if text and re.fullmatch("[0-9]{1,10}", text) else None

@@ -18,9 +18,9 @@ from sqlalchemy.orm import Session
 from sudospawner import SudoSpawner
 
 from . import accounts
+from .culling import activity_interval
 from .gate import GateError, ask
 from .paths import SERVERS
-from .services import activity_interval
 from .sockets import credentials
 
 # A start keeps one core busy for about a second. When a whole class logs in at

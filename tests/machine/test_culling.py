@@ -1,4 +1,4 @@
-"""Idle notebook servers are stopped where two settings say so, and nowhere else; who works or computes is left alone."""
+"""Notebook servers that are stopped by themselves: idle ones and old ones where settings say so, all of them at a maintenance; pages say it before."""
 
 import contextlib
 import json
@@ -7,9 +7,11 @@ import threading
 import time
 
 import pytest
+import requests
 import websocket
 from harness import wait_for
 from hubclient import Prober, page_text
+from playwright.sync_api import expect
 
 DEFAULTS = "/etc/default/jupyterhub"
 IDLE = 8  # seconds
@@ -22,53 +24,67 @@ def set_and_restart(machine, hub, **settings):
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 
 
-def culler(machine):
-    """Return the pids of the culling service."""
-    return machine.run("pgrep", "-u", "jupyterhub", "-f", "jupyterhub_idle_culler", check=False).stdout.split()
-
-
 def with_server(machine):
     """Return the users that have a server, as jupyterhub-ctl sees it."""
     return {row["user"] for row in json.loads(machine.sh("jupyterhub-ctl sessions --json"))}
 
 
-def test_off_by_default(machine, hub):
-    assert culler(machine) == []
-    assert "jupyterhub-cull" not in machine.journal("-u", "jupyterhub")
+@pytest.fixture(scope="module")
+def idle(machine, hub):
+    """A user whose server is never used (HubUser)."""
+    return spawn(machine, hub, "idle")
 
 
-@pytest.mark.parametrize("setting", ["JUPYTERHUB_CULL_IDLE=soon", "JUPYTERHUB_CULL_IDLE=0", "JUPYTERHUB_CULL_MAX_AGE=-5h"])
-def test_wrong_setting_is_named(machine, hub, setting):
-    machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
+def test_off_by_default(machine, idle):
+    time.sleep(IDLE + 2)
+    assert with_server(machine) == {"idle"}
+
+
+def test_wrong_setting_is_named(machine, hub, idle):
+    """Each kind of mistake: tests/unit/test_durations.py."""
+    machine.sh(f"cp -p {DEFAULTS} /root/; echo JUPYTERHUB_CULL_IDLE=soon >>{DEFAULTS}")
+    said = f"JUPYTERHUB_CULL_IDLE=soon in {DEFAULTS} is not a valid duration"
+    assert said in machine.run("jupyterhub-ctl", "check-config", check=False).stdout
     machine.run("systemctl", "restart", "jupyterhub", check=False)
-    wait_for(lambda: f"{setting} in {DEFAULTS} is not a valid duration" in machine.journal("-u", "jupyterhub"), "the journal names the setting", timeout=60)
-    machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub")
-    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    wait_for(lambda: said in machine.journal("-u", "jupyterhub"), "the journal names the setting", timeout=60)
+    machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}")
 
 
 @pytest.fixture(scope="module")
-def culling(machine, hub):
-    """Culling switched on; servers are started after that."""
-    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE=f"{IDLE}s")
-    assert len(culler(machine)) == 1
+def culling(machine, hub, idle):
+    """Culling switched on, with a group whose members may be idle for longer."""
+    machine.run("groupadd", "patient")
+    machine.add_user("patience")
+    machine.run("usermod", "-aG", "patient", "patience")
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE=f"{IDLE}s", JUPYTERHUB_CULL_IDLE_GROUPS="patient=1h")
 
 
-def test_culler_is_the_hubs_sandboxed_child(machine, culling):
-    (pid,) = culler(machine)
-    assert machine.sh(f"ps -o user:32= -p {pid}") == "jupyterhub"
-    assert machine.sh(f"grep NoNewPrivs /proc/{pid}/status").split() == ["NoNewPrivs:", "1"]
-    assert machine.sh(f"cat /proc/{pid}/cgroup").endswith("/jupyterhub.service")
-    assert machine.sh(f"tr '\\0' '\\n' </proc/{pid}/cmdline").find("token") == -1
+def listen(machine, user):
+    """Return what a page of the user's is told meanwhile: the list of answers, which grows."""
+    told = []
+    cookie = user.session.prepare_request(requests.Request("GET", f"{user.base}/hub/message")).headers["Cookie"]
+    socket = websocket.create_connection(f"{user.base.replace('http', 'ws', 1)}/hub/message", cookie=cookie, timeout=120)
+
+    def read():
+        while True:
+            told.append(json.loads(socket.recv()))
+
+    in_background(read)
+    return told
 
 
-def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
-    """idle: nothing after the start. reader: asks for pages. watcher: a page with a notebook is open, and nothing happens on it.
+def test_idle_server_ends_busy_ones_go_on(machine, hub, idle, culling):
+    """idle: nothing after the start. patience: the same, in a group that may. reader: asks for pages. watcher: a page with a
+    notebook is open, and nothing happens on it.
 
     worker: no browser, a kernel that computes and says nothing. asker, asker2: a cell waits at input(), and the page was closed while it did or before.
     """
     # A page's connection to a kernel answers the server's pings, every 30 s as shipped.
     machine.write("/etc/jupyter/jupyter_server_config.py", 'c = get_config()\nc.ServerApp.tornado_settings = {"ws_ping_interval": 1000}\n')
-    spawn(machine, hub, "idle")
+    patience = hub.login("patience", "secret")
+    patience.spawn()
+    idle.spawn()
+    told, others = listen(machine, idle), listen(machine, patience)
     reader = spawn(machine, hub, "reader")
     with Prober(reader, "/user/reader/api/status", every=1) as probe:
         watcher = spawn(machine, hub, "watcher").kernel()
@@ -85,14 +101,16 @@ def test_idle_server_ends_busy_ones_go_on(machine, hub, culling):
             asker.socket.abort()
         wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
         assert "Culling server idle" in machine.journal("-u", "jupyterhub")
-        assert re.search(r"Your server was stopped on .* UTC, because it was idle\.", page_text(hub.login("idle", "secret").get("/hub/home")))
+        assert "Your notebook server is not in use." in [end["text"] for answer in told for end in answer["ends"] if end["server"] == "/user/idle/"]
+        assert not [answer for answer in others if answer["ends"]]
+        assert re.search(r"Your server was stopped on .* UTC, because it was idle\.", page_text(idle.get("/hub/home")))
         wait_for(lambda: not with_server(machine) & {"asker", "asker2"}, "who waits for input() is idle", timeout=60, every=1)
-        time.sleep(3 * IDLE)
-        assert with_server(machine) == {"reader", "watcher", "worker"}
+        time.sleep(2 * IDLE)
+        assert with_server(machine) == {"reader", "watcher", "worker", "patience"}
     assert probe.failures == []
     watcher.socket.abort()
     machine.run("touch", "/home/worker/stop")
-    wait_for(lambda: with_server(machine) == set(), "the others are stopped when they are idle", timeout=60, every=1)
+    wait_for(lambda: with_server(machine) == {"patience"}, "the others are stopped when they are idle", timeout=60, every=1)
 
 
 def spawn(machine, hub, name):
@@ -120,17 +138,16 @@ def answer_pings(kernel):
         kernel.socket.recv()
 
 
-def test_site_may_have_services_of_its_own(machine, hub, culling):
+def test_site_may_have_services_of_its_own(machine, hub, idle, culling):
     machine.write(
         "/etc/jupyterhub/jupyterhub_config.d/10-site.py",
         'c = get_config()\nc.JupyterHub.services = [{"name": "mine", "command": ["sleep", "1000"]}]\nc.JupyterHub.load_roles = []\n',
     )
     machine.run("systemctl", "restart", "jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
-    assert len(culler(machine)) == 1
-    users = hub.login("idle", "secret")
-    users.spawn()
-    wait_for(lambda: with_server(machine) == set(), "the idle server is stopped", timeout=60, every=1)
+    idle.spawn()
+    wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
+    hub.login("patience", "secret").stop()
 
 
 def test_no_token_is_left_of_earlier_starts(machine, hub, culling):
@@ -138,9 +155,83 @@ def test_no_token_is_left_of_earlier_starts(machine, hub, culling):
         "import sqlite3; print(sqlite3.connect('file:/var/opt/jupyterhub/jupyterhub.sqlite?mode=ro', uri=True)"
         ".execute(\"select count(*) from api_tokens t join services s on t.service_id = s.id where s.name like 'jupyterhub-%'\").fetchone()[0])"
     )
-    assert machine.run("/opt/venvs/jupyterhub/bin/python", "-c", count).stdout.strip() == "2"  # ctl's and the culler's
+    assert machine.run("/opt/venvs/jupyterhub/bin/python", "-c", count).stdout.strip() == "1"  # jupyterhub-ctl's
 
 
-def test_off_again(machine, hub, culling):
-    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="")
-    assert culler(machine) == []
+@pytest.fixture(scope="module")
+def lab(machine, hub, browser, idle, culling):
+    """idle's JupyterLab, with an idle time and an age that people can read a notification in."""
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="30s", JUPYTERHUB_CULL_MAX_AGE="150s")
+    page = browser.page()
+    page.goto("/hub/login")
+    page.get_by_label("Username").fill("idle")
+    page.get_by_label("Password").fill("secret")
+    page.get_by_role("button", name="Sign in").click()
+    page.wait_for_url("**/user/idle/lab**", timeout=120_000)
+    expect(page.locator("#jp-MainLogo")).to_be_visible(timeout=120_000)
+    # A tab that is not on show asks its server for nothing.
+    page.evaluate("Object.defineProperty(document, 'hidden', { get: () => true }); document.dispatchEvent(new Event('visibilitychange'))")
+    return page
+
+
+def test_page_says_that_its_server_will_be_stopped(lab, browser):
+    notice = lab.locator(".Toastify__toast")
+    expect(notice).to_contain_text("Your notebook server is not in use. This server and its kernels are stopped in less than a minute", timeout=60_000)
+    browser.screenshot(lab, "about-to-be-stopped")
+    notice.get_by_role("button", name="Keep it running").click()
+    expect(notice).to_have_count(0, timeout=10_000)
+
+
+def test_server_that_is_kept_reaches_the_age_limit(machine, lab, idle):
+    expect(lab.locator(".Toastify__toast")).to_contain_text("Your notebook server reaches the age limit.", timeout=150_000)
+    lab.evaluate("setInterval(() => fetch('/user/idle/api/me'), 3000)")
+    wait_for(lambda: "idle" not in with_server(machine), "the server is stopped", timeout=90, every=1)
+    assert "because it had reached the age limit." in page_text(idle.get("/hub/home"))
+
+
+# -- Maintenance -------------------------------------------------------------------------------------------------------------------
+
+AT_EXIT = "import atexit, time\n@atexit.register\ndef end():\n    time.sleep(1)\n    open('ended', 'w').write('in order')"
+
+
+@pytest.fixture(scope="module")
+def no_culling(machine, hub, culling):
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="", JUPYTERHUB_CULL_IDLE_GROUPS="", JUPYTERHUB_CULL_MAX_AGE="")
+    yield
+    machine.run("jupyterhub-ctl", "online")
+
+
+def test_maintenance_is_announced_and_kernels_end_in_order(machine, hub, idle, no_culling):
+    idle.spawn()
+    idle.kernel().execute(AT_EXIT)
+    told = listen(machine, idle)
+    said = machine.run("jupyterhub-ctl", "offline", "--stop-at", "+15s", "New disks.").stdout
+    assert re.fullmatch(r"offline: New disks\.\nthe servers that run at 20\d\d-\d\d-\d\d \d\d:\d\d are stopped then; open pages say so\n", said)
+    due = json.loads(machine.run("jupyterhub-ctl", "status", "--json").stdout)["stop_at"]
+    wait_for(lambda: told[-1]["ends"], "the page is told", timeout=10)
+    assert told[-1]["ends"] == [{"server": "/user/idle/", "at": due, "text": "Maintenance is due.", "idle": False}]
+    assert with_server(machine) == {"idle"}
+    wait_for(lambda: with_server(machine) == set(), "the server is stopped", timeout=40, every=0.5)
+    assert time.time() >= due
+    assert machine.sh("cat /home/idle/ended") == "in order"
+    assert "for maintenance." in page_text(idle.get("/hub/home"))
+
+
+def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
+    machine.run("jupyterhub-ctl", "online")
+    idle.spawn()
+    machine.run("jupyterhub-ctl", "offline", "--stop-at", "+3s")
+    machine.run("systemctl", "stop", "jupyterhub")
+    time.sleep(4)
+    machine.run("systemctl", "start", "jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    wait_for(lambda: with_server(machine) == set(), "the server is stopped", timeout=40, every=0.5)
+
+
+def test_online_withdraws_the_time(machine, hub, idle, no_culling):
+    machine.run("jupyterhub-ctl", "offline", "--stop-at", "+10s")
+    machine.run("jupyterhub-ctl", "online")
+    idle.spawn()
+    time.sleep(15)
+    assert with_server(machine) == {"idle"}
+    assert "no server is stopped" not in machine.run("jupyterhub-ctl", "offline").stdout

@@ -69,7 +69,6 @@ VERSIONS = [
     "notebook-7.6.5",
     "sudospawner-1.0.0",
     "pamela-1.2.0",
-    "jupyterhub_idle_culler-2.0.0",
     "ipywidgets-",
     "debianized_jupyterhub-",
 ]

@@ -2,31 +2,66 @@
 
 import pytest
 
-from debianized_jupyterhub import services
+from debianized_jupyterhub import culling, services
+from debianized_jupyterhub.culling import NEVER, Limits
 
 
-@pytest.mark.parametrize("text, seconds", [("90", 90), ("90s", 90), ("5m", 300), ("8h", 28800), ("2d", 172800), ("", 0), ("0", 0)])
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in (culling.IDLE, culling.GROUPS, culling.AGE):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("text, seconds", [("90", 90), ("90s", 90), ("5m", 300), ("8h", 28800), ("2d", 172800), ("", NEVER)])
 def test_length_of_time(monkeypatch, text, seconds):
     monkeypatch.setenv("JUPYTERHUB_CULL_IDLE", text)
-    assert services.duration("JUPYTERHUB_CULL_IDLE") == services.cull_after() == seconds
+    monkeypatch.setenv("JUPYTERHUB_CULL_MAX_AGE", text)
+    assert culling.limits() == Limits(idle=seconds, age=seconds)
 
 
-def test_missing_setting_is_off(monkeypatch):
-    monkeypatch.delenv("JUPYTERHUB_CULL_IDLE", raising=False)
-    assert services.cull_after() == 0
+def test_missing_setting_is_off():
+    assert not culling.limits()
 
 
-@pytest.mark.parametrize("idle, interval", [("", 300), ("8h", 300), ("8m", 120), ("8s", 2), ("1s", 1)])
+@pytest.mark.parametrize(
+    "setting, text, said",
+    [
+        ("JUPYTERHUB_CULL_IDLE", "soon", "JUPYTERHUB_CULL_IDLE=soon in /etc/default/jupyterhub is not a valid duration"),
+        ("JUPYTERHUB_CULL_IDLE", "0", "not a valid duration"),
+        ("JUPYTERHUB_CULL_MAX_AGE", "-5h", "not a valid duration"),
+        ("JUPYTERHUB_CULL_MAX_AGE", "٣h", "not a valid duration"),
+        ("JUPYTERHUB_CULL_IDLE_GROUPS", "staff=3d guests=soon", "guests=soon is not a valid duration"),
+        ("JUPYTERHUB_CULL_IDLE_GROUPS", "staff", "staff is not of the form GROUP=TIME"),
+        ("JUPYTERHUB_CULL_IDLE_GROUPS", "=3d", "=3d is not of the form GROUP=TIME"),
+    ],
+)
+def test_what_is_no_length_of_time_is_named(monkeypatch, setting, text, said):
+    monkeypatch.setenv(setting, text)
+    with pytest.raises(SystemExit, match=said) as error:
+        culling.limits()
+    assert setting in str(error.value)
+
+
+def test_longest_time_of_a_users_groups_holds(monkeypatch):
+    monkeypatch.setenv("JUPYTERHUB_CULL_IDLE", "1h")
+    monkeypatch.setenv("JUPYTERHUB_CULL_IDLE_GROUPS", "staff=3d guests=5m a=b=never")
+    limits = culling.limits()
+    assert limits.idle_in(["users"]) == 3600
+    assert limits.idle_in(["users", "guests"]) == 300
+    assert limits.idle_in(["guests", "staff"]) == 3 * 86400
+    assert limits.idle_in(["guests", "a=b"]) == NEVER
+    assert limits.shortest() == 300
+
+
+@pytest.mark.parametrize("idle, interval", [("", 300), ("8h", 120), ("4m", 60), ("8s", 2), ("1s", 1)])
 def test_activity_is_known_well_before_idle_servers_are_looked_for(monkeypatch, idle, interval):
     monkeypatch.setenv("JUPYTERHUB_CULL_IDLE", idle)
-    assert services.activity_interval() == interval
+    assert culling.activity_interval() == interval
 
 
-@pytest.mark.parametrize("idle, culls", [("", False), ("8h", True)])
-def test_hub_culls_where_it_is_asked_to(monkeypatch, tmp_path, idle, culls):
-    monkeypatch.setenv("JUPYTERHUB_CULL_IDLE", idle)
-    monkeypatch.setattr(services, "config_dir", lambda: tmp_path)
-    assert (services.CULL in services.wanted()) is culls
+@pytest.mark.parametrize("limit, seconds", [(28800, 300), (20, 10)])
+def test_pages_say_it_before(limit, seconds):
+    assert culling.notice(limit) == seconds
 
 
 @pytest.mark.parametrize("token, said", [("short", "32 characters or more"), ("a b" * 20, "without blanks")])

@@ -11,12 +11,12 @@ LEVELS = (
     {"ctl.verify"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
-    {"app", "preflight", "settings_check"},
+    {"app", "culler", "preflight", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "notices", "spawner"},
     {"services"},
-    {"archive", "as_hub", "contents", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
+    {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
     {"incoming", "logins"},
-    {"accounts", "addresses", "files", "pam", "paths", "sockets", "units", "watchdog"},
+    {"accounts", "addresses", "files", "kernel_environment", "pam", "paths", "sockets", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -1,12 +1,15 @@
 """jupyterhub-ctl message, offline, online: what users are told. They need no running hub: see debianized_jupyterhub/notices.py."""
 
+import contextlib
+import re
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 
 import click
 
-from .. import as_hub
+from .. import as_hub, culling
 from ..database import DatabaseError
-from ..notices import MESSAGE, OFFLINE, Notice
+from ..notices import MESSAGE, OFFLINE, STOP_AT, Notice
 from .common import FULL, Failure, NoSpace, require_root
 
 MAINTENANCE = "The notebook server is under maintenance. Please try again later."
@@ -68,23 +71,57 @@ def message(words: Sequence[str], clear: bool) -> None:
         click.echo(MESSAGE.read() or "there is no message")
 
 
+class Time(click.ParamType):
+    """A time to come, of this machine's clock; the command gets a datetime with its zone."""
+
+    name = "time"
+
+    def convert(self, value: object, _parameter: click.Parameter | None, _context: click.Context | None) -> datetime:
+        """Return the time that `value` (str) says: HH:MM, "YYYY-MM-DD HH:MM" or +DURATION; raise click.BadParameter."""
+        now = datetime.now().astimezone()
+        text = str(value).strip()
+        moment = None
+        with contextlib.suppress(ValueError, OverflowError):
+            if text.startswith("+"):
+                moment = now + timedelta(seconds=culling.seconds(text[1:]))
+            elif re.fullmatch(r"\d{1,2}:\d\d", text):
+                moment = datetime.combine(now.date(), datetime.strptime(text, "%H:%M").time()).astimezone()
+                moment = moment if moment > now else (moment.replace(tzinfo=None) + timedelta(days=1)).astimezone()
+            else:
+                moment = datetime.strptime(text.replace("T", " "), "%Y-%m-%d %H:%M").astimezone()
+        if moment is None:
+            raise click.BadParameter(f"{text!r} is no time; write 18:00, '2026-12-24 18:00' or +90m.")
+        if moment <= now:
+            raise click.BadParameter(f"{moment:%Y-%m-%d %H:%M} is over.")
+        return moment
+
+
 @click.command()
 @click.argument("message", nargs=-1)
-def offline(message: Sequence[str]) -> None:
-    """Refuse logins and starts of servers, with MESSAGE and status 503. Running notebooks are left alone.
+@click.option("--stop-at", type=Time(), help="Stop the servers that run then: 18:00, '2026-12-24 18:00' or +90m. Open pages count down to it.")
+def offline(message: Sequence[str], stop_at: datetime | None) -> None:
+    """Refuse logins and starts of servers, with MESSAGE and status 503. Running notebooks are left alone, unless --stop-at says until when.
 
     Administrators of the hub, and users whose server runs, can log in as before. It stays offline until `online`, also through a
     restart of the machine.
     """
     require_root()
     text = _text(message) or MAINTENANCE
+    # Nobody is told of, or stopped at, the time of an earlier maintenance.
+    withdrawn = _remove(STOP_AT)
     _write(OFFLINE, text)
     click.echo(f"offline: {text}")
+    if stop_at:
+        _write(STOP_AT, str(int(stop_at.timestamp())))
+        click.echo(f"the servers that run at {stop_at:%Y-%m-%d %H:%M} are stopped then; open pages say so")
+    elif withdrawn:
+        click.echo("no server is stopped; there was a time for that")
 
 
 @click.command()
 def online() -> None:
-    """Let users in again."""
+    """Let users in again. Nothing is stopped any more at the time that `offline --stop-at` has set."""
     require_root()
+    _remove(STOP_AT)
     done = _remove(OFFLINE)
     click.echo("online" if done else "it was online already")

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import units
-from ..notices import MESSAGE, OFFLINE
+from ..notices import MESSAGE, OFFLINE, planned_stop
 from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
 from .command import stdout_of
 from .common import HubDown, default_setting, require_root
@@ -59,6 +60,7 @@ def look() -> dict[str, Any]:
         "servers": None,
         "server_versions": {},
         "offline": OFFLINE.read(),
+        "stop_at": planned_stop(),
         "message": MESSAGE.read(),
     }
     if since := started(units.HUB):
@@ -95,6 +97,7 @@ def status(as_json: bool) -> None:
         "users": state["users"],
         "servers": f"{state['servers']}{f' ({versions})' if versions else ''}" if state["servers"] is not None else None,
         "logins": f"OFFLINE: {state['offline']}" if state["offline"] else "open",
+        "stop at": state["stop_at"] and f"{datetime.fromtimestamp(state['stop_at']).astimezone():%Y-%m-%d %H:%M}, all servers that run then",
         "message": state["message"],
     }.items():
         if value or value == 0:

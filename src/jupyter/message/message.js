@@ -1,4 +1,4 @@
-// Shows the message of `jupyterhub-ctl message` as a notification in JupyterLab and Notebook.
+// Shows the message of `jupyterhub-ctl message`, and that this server is about to be stopped, as notifications in JupyterLab and Notebook.
 //
 // A module federation container written by hand: JupyterLab calls init() with the modules that it
 // shares, and get() for the plugin. The other end is MessageSocket in debianized_jupyterhub/handlers.py.
@@ -18,12 +18,53 @@
     return JSON.parse(config?.textContent || '{}')[name] || '';
   }
 
-  // Calls tell({id, text}) with the message and each later one, as long as the page lives.
+  // Calls tell({id, text, ends}) with the message and each later one, as long as the page lives.
   function listen(url, tell) {
     const socket = new WebSocket(url);
     socket.onmessage = event => tell(JSON.parse(event.data));
     // Also while the hub is away.
     socket.onclose = () => setTimeout(listen, RETRY[0] + Math.random() * (RETRY[1] - RETRY[0]), url, tell);
+  }
+
+  // How long it is until `at` (seconds since 1970), and when that is.
+  function span(at) {
+    const minutes = Math.max(0, Math.ceil((at * 1000 - Date.now()) / 60000));
+    const rough = minutes < 120 ? `${minutes} min` : `${Math.round(minutes / 60)} h`;
+    const day = minutes < 720 ? {} : { day: 'numeric', month: 'short' };
+    const time = new Date(at * 1000).toLocaleString([], { hour: '2-digit', minute: '2-digit', ...day });
+    return `in ${minutes > 1 ? rough : 'less than a minute'} (${time})`;
+  }
+
+  // Returns a function that shows {at, text, idle}, the end of this server that is to come, and takes it away at undefined.
+  function endings(app) {
+    let end; // on show
+    let shown; // id of its notification
+    let put; // `at` of an end that the user has prevented; the hub hears of that a little later
+    const message = () => `${end.text} This server and its kernels are stopped ${span(end.at)}: save your work.`;
+    const keep = {
+      label: 'Keep it running',
+      callback: () => {
+        put = end.at;
+        const { serverSettings } = app.serviceManager;
+        void fetch(`${serverSettings.baseUrl}api/me`, { credentials: 'same-origin' });
+      }
+    };
+    const show = async next => {
+      const { Notification } = await load('@jupyterlab/apputils');
+      const news = next?.at !== end?.at || next?.text !== end?.text;
+      end = next;
+      if (news && shown) {
+        Notification.dismiss(shown);
+        shown = undefined;
+      }
+      if (end && news && end.at !== put) {
+        shown = Notification.warning(message(), { autoClose: false, actions: end.idle ? [keep] : [] });
+      } else if (end && shown && Notification.manager.has(shown)) {
+        Notification.update({ id: shown, message: message() });
+      }
+    };
+    setInterval(() => end && void show(end), 20000);
+    return show;
   }
 
   function activate(app) {
@@ -36,7 +77,9 @@
     let seen = null; // id of the message on show
     let shown = null; // id of its notification
     let queue = Promise.resolve(); // one after the other
-    const tell = async ({ id, text }) => {
+    const tellEnd = endings(app);
+    const tell = async ({ id, text, ends }) => {
+      await tellEnd(ends?.find(end => end.server === option('baseUrl')));
       if (id === seen) {
         return;
       }
