@@ -30,6 +30,7 @@ from .hardened import WrongLoginsHandler, hardened
 from .http_server import HubServer, OpenServer
 from .incoming import Application
 from .paths import CTL_FILE, HUB_SOCKET
+from .record import recorded
 from .spawner import GateSpawner, remove_stale_sockets
 
 
@@ -129,7 +130,7 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        self.handlers = [(pattern, closed_while_offline(noted(hardened(handler))), *rest) for pattern, handler, *rest in self.handlers]
+        self.handlers = [(pattern, recorded(closed_while_offline(noted(hardened(handler)))), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)

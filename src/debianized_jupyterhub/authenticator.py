@@ -19,6 +19,7 @@ from traitlets import Bool, Integer, Unicode, default
 from . import accounts
 from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
+from .journal import because
 from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
 from .paths import LIBEXEC
@@ -92,6 +93,7 @@ class SudoersPolicy(Authenticator):
         if not reason:
             return True
         self.log.warning("%s may not log in: %s", username, reason)
+        because(reason)
         if self.says_who_is_not_admitted:
             raise web.HTTPError(403, accounts.NOT_ADMITTED.format(username))
         return False
@@ -178,6 +180,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             "PAM did not let %r at %s in (%s phase): %s. %s",
             *(shortened(user), handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
         )
+        because(answer["reason"])
         status, words = self._explain(**answer)
         # Of an account that is not admitted nothing is said: its owner is not asked for.
         if status == 503 or (words and await self._is_admitted(user)):

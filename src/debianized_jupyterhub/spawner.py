@@ -21,6 +21,7 @@ from . import accounts
 from .culling import activity_interval
 from .gate import GateError, ask
 from .paths import SERVERS
+from .record import Actor, record_stop
 from .sockets import credentials
 
 # A start keeps one core busy for about a second. When a whole class logs in at
@@ -69,6 +70,7 @@ class GateSpawner(SudoSpawner):
     started = ""
     socket_name = ""  # of a file in SERVERS
     ended = ""
+    stopped_by: Actor | None = None  # who has asked the hub for it
     _half_started = False
     _watcher: asyncio.Task | None = None
 
@@ -241,6 +243,14 @@ class GateSpawner(SudoSpawner):
             if not answer["alive"]:
                 return
         self.log.warning("Process %i never died", self.pid)
+
+    def run_post_stop_hook(self) -> Any:
+        # All ends come here, also those that nobody has asked for; that of a start that failed is recorded as that.
+        starting = self._spawn_future
+        if not starting or (starting.done() and not starting.exception()):
+            record_stop(self.user.name, self.name, self.stopped_by)
+        self.stopped_by = None
+        return super().run_post_stop_hook()
 
     async def poll(self) -> int | None:
         """Return None if the server runs, else 0.
