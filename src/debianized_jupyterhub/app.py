@@ -29,7 +29,7 @@ from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
 from .http_server import HubServer, OpenServer
 from .incoming import Application
-from .paths import CTL_FILE, HUB_SOCKET
+from .paths import CTL_FILE, DEFAULTS, HUB_SOCKET
 from .record import recorded
 from .spawner import GateSpawner, remove_stale_sockets
 
@@ -75,8 +75,24 @@ class Hub(JupyterHub):
             json.dump(access, stream)
         new.rename(CTL_FILE)
 
+    def cannot_work(self, proxy: Any) -> list[tuple[str, str, str]]:
+        """Return what the settings ask of the package's proxy that it cannot do: (setting of JupyterHub, what is wrong, how to fix it), lines of text."""
+        if not isinstance(proxy, ConfigurableHTTPProxy) or proxy.should_start or not proxy.api_url.startswith("http+unix:"):
+            return []
+        found = []
+        if self.internal_ssl:
+            what = "c.JupyterHub.internal_ssl does not work with jupyterhub-proxy.service: hub, proxy and servers meet at unix sockets, without certificates"
+            found.append(("internal_ssl", what, "remove it: no other account can listen there"))
+        if self.subdomain_host != os.environ.get("JUPYTERHUB_SUBDOMAIN_HOST", ""):
+            what = "c.JupyterHub.subdomain_host does not work here: jupyterhub-proxy.service must have it, too"
+            setting = f"JUPYTERHUB_SUBDOMAIN_HOST={self.subdomain_host}"
+            found.append(("subdomain_host", what, f"write {setting} into {DEFAULTS} in its place, then `systemctl restart jupyterhub-proxy`"))
+        return found
+
     def init_proxy(self) -> None:
         super().init_proxy()
+        if impossible := self.cannot_work(self.proxy):
+            raise SystemExit(": ".join(impossible[0][1:]))
         # A proxy of the site's own, or one with certificates of ours, takes TCP: docs/architecture.md, "Sockets".
         ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
         kept = ours and not self.proxy.should_start and self.proxy.api_url.startswith("http+unix:")

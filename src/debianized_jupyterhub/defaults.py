@@ -30,6 +30,10 @@ COOKIE_SECRET = f"{STATE}/cookie_secret"
 def apply(c: Config) -> None:
     """Set the package's values in the configuration object `c` (traitlets.config.Config)."""
     c.JupyterHub.bind_url = os.environ.get("JUPYTERHUB_BIND_URL", BIND_URL)
+    if host := _text("JUPYTERHUB_SUBDOMAIN_HOST"):
+        c.JupyterHub.subdomain_host = host
+        # A server could give the hub's cookies other values, for all names below the hub's, but not those that begin with __Host-.
+        c.JupyterHub.cookie_host_prefix_enabled = host.startswith("https:")
     c.JupyterHub.db_url = DATABASE_URL
     c.JupyterHub.cookie_secret_file = COOKIE_SECRET
     c.JupyterHub.authenticator_class = "debianized_jupyterhub.authenticator.SudoersPAMAuthenticator"

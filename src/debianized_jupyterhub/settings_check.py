@@ -30,7 +30,7 @@ Places = dict[tuple[str, str], Place]  # by section and key
 UNKNOWN: Place = (None, None)
 
 # Settings of the hub that say where its parts are.
-FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port")
+FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port", "subdomain_host")
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,16 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
         db = orm.new_session_factory("sqlite:///:memory:")()
         authenticator = app.authenticator_class(parent=app, _deprecated_db_session=db)
         authenticator.check_allow_config()
-        parts = [authenticator, app.spawner_class(parent=app), app.proxy_class(parent=app, app=app), app]
+        proxy = app.proxy_class(parent=app, app=app)
+        parts = [authenticator, app.spawner_class(parent=app), proxy, app]
     except TraitError as error:
         name = str(error).partition("'")[2].partition("'")[0]
         file, line = next((place for (_, key), place in places.items() if key == name), UNKNOWN)
         return [Problem("fatal", _without_address(error), "give it a value of that kind", file, line)], {}
     except (Exception, SystemExit) as error:  # noqa: BLE001 (a configuration file may raise anything)
         return [_raised(error, Path(app.config_file).parent)], {}
+    if impossible := [Problem("fatal", what, mend, *places.get(("JupyterHub", key), UNKNOWN)) for key, what, mend in app.cannot_work(proxy)]:
+        return impossible, {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
     return [*_unknown(app.config, parts, places), *warned], {name: getattr(app, name) for name in FACTS}
 

@@ -21,15 +21,16 @@ def page(machine):
     return machine.sh(f"zcat --force {DOC}/off-loader.md*")
 
 
-def self_signed(machine, before=""):
-    """Make the certificate by the page's command, with words before it; return it, its own authority, as text."""
+def self_signed(machine, before="", names=(HOST,)):
+    """Make the certificate by the page's command, with words before it, for `names` (tuple of str); return it, its own authority, as text."""
     (command,) = re.findall(r"^    (openssl req (?:.*\\\n)*.*)$", page(machine), re.MULTILINE)
-    machine.sh(f"{before} {command}".replace("YOUR.HOST.NAME", HOST))
+    command = command.replace("DNS:YOUR.HOST.NAME", ",".join(f"DNS:{name}" for name in names)).replace("YOUR.HOST.NAME", names[0])
+    machine.sh(f"{before} {command}")
     return machine.sh(f"cat {CERTIFICATE}") + "\n"
 
 
-def start(machine, server):
-    """Install an off-loader by the commands at the head of its example, in place of another one."""
+def start(machine, server, host=HOST):
+    """Install an off-loader by the commands at the head of its example, in place of another one, for the name `host` (str)."""
     commands = re.findall(r"^#   (\S.*)", machine.sh(f"cat {DOC}/examples/{server.example}"), re.MULTILINE)
     machine.sh(f"systemctl stop {' '.join(other.name for other in ALL)} 2>/dev/null || true")
-    machine.sh("\n".join(commands).replace("YOUR.HOST.NAME", HOST))
+    machine.sh("\n".join(commands).replace("YOUR.HOST.NAME", host))

@@ -109,6 +109,13 @@ def test_the_hubs_account_may_check_in_its_unit(machine):
         ("c = get_config()\nc.JupyterHub.hub_port = 'high'\n", 2, "fatal", "hub_port"),
         ("c = get_config()\nc.Spawner.start_timeout = 'long'\n", 2, "fatal", "start_timeout"),
         ("c = get_config()\nc.JupyterHub.spawner_class = 'none.Such'\n", 2, "fatal", "none.Such"),
+        ("c = get_config()\nc.JupyterHub.internal_ssl = True\n", 2, "fatal", "c.JupyterHub.internal_ssl does not work with jupyterhub-proxy.service"),
+        (
+            "c = get_config()\nc.JupyterHub.subdomain_host = 'https://a.b'\n",
+            2,
+            "fatal",
+            "write JUPYTERHUB_SUBDOMAIN_HOST=https://a.b into /etc/default/jupyterhub",
+        ),
         ("c = get_config()\nc.Spawner.defualt_url = '/tree'\n", 2, "unknown", "did you mean c.Spawner.default_url?"),
         ("c = get_config()\nc.Spawner.admin_users = {'a'}\n", 2, "unknown", "did you mean c.Authenticator.admin_users?"),
         ("c = get_config()\nc.Spawnr.default_url = '/tree'\n", 2, "unknown", "did you mean c.Spawner.default_url?"),

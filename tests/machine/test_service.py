@@ -143,6 +143,8 @@ DEFAULTS = "/etc/default/jupyterhub"
     [
         ("JUPYTERHUB_BIND_URL=https://127.0.0.1:8000/", "is not of the form http://ADDRESS:PORT/PATH"),
         ("JUPYTERHUB_LOGLEVEL=LOUD", "is none of DEBUG, INFO, WARN, ERROR"),
+        ("JUPYTERHUB_SUBDOMAIN_HOST=https://jhub.example.org/hub", "is not of the form https://HOST.NAME"),
+        ("JUPYTERHUB_SUBDOMAIN_HOST=https://192.0.2.7", "is not of the form https://HOST.NAME"),
     ],
 )
 def test_wrong_setting_is_named(machine, hub, setting, said):

@@ -30,7 +30,7 @@ def configuration_read() -> tuple[list[Problem], dict[str, Any]]:
 def setting(name: str) -> Any:
     """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
     shipped = {"bind_url": defaults.BIND_URL, "hub_ip": "127.0.0.1", "hub_port": 8081}
-    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET}
+    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET, "subdomain_host": ""}
     return configuration_read()[1].get(name) or shipped[name]
 
 
@@ -206,6 +206,23 @@ def public_address() -> tuple[str, int, str]:
     return host, proxy_port(), url.path.rstrip("/")
 
 
+@check("host-names", needs=["hub", "proxy-api"])
+def host_names() -> Findings:
+    """A host name for each user, where JUPYTERHUB_SUBDOMAIN_HOST says so: does the proxy know, do they lead anywhere?"""
+    host = urllib.parse.urlsplit(setting("subdomain_host")).hostname
+    pid = properties(units.PROXY, "MainPID").get("MainPID", "")
+    by_host = b"--host-routing" in Path("/proc", pid, "cmdline").read_bytes().split(b"\0")
+    if by_host != bool(host):
+        raise Failed(f"the running proxy has another JUPYTERHUB_SUBDOMAIN_HOST than {DEFAULTS}", "pages are not found", "systemctl restart jupyterhub-proxy")
+    if not host:
+        yield "one name for all users"
+        return
+    try:
+        socket.getaddrinfo(f"name-of-a-user.{host}", None)
+    except OSError as error:
+        yield Warned(f"no user's server is found below {host} ({error.strerror})", "servers cannot be opened", f"have *.{host} in DNS")
+
+
 @check("login-page", needs=["hub", "proxy-api"])
 def login_page() -> Findings:
     """As a browser gets it, through the proxy."""
@@ -213,7 +230,8 @@ def login_page() -> Findings:
         raise Warned(f"the hub is offline: {text}", "nobody new can log in", "jupyterhub-ctl online, when the maintenance is over")
     host, port, base = public_address()
     try:
-        status, page = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/login")
+        named = {"Host": urllib.parse.urlsplit(setting("subdomain_host")).netloc} if setting("subdomain_host") else {}
+        status, page = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/login", **named)
     except (OSError, http.client.HTTPException) as error:
         raise Failed(f"{host}:{port} does not answer ({error})", "browsers see nothing", "systemctl restart jupyterhub-proxy") from None
     if status != 200 or ("<form" not in page and "/hub/oauth_login" not in page):
