@@ -28,6 +28,7 @@ from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
 from .http_server import HubServer, OpenServer
+from .idle import ending_when_idle
 from .incoming import Application
 from .paths import CTL_FILE, DEFAULTS, HUB_SOCKET
 from .record import recorded
@@ -146,7 +147,8 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        self.handlers = [(pattern, recorded(closed_while_offline(noted(hardened(handler)))), *rest) for pattern, handler, *rest in self.handlers]
+        for ours in (hardened, noted, closed_while_offline, recorded, ending_when_idle):
+            self.handlers = [(pattern, ours(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)

@@ -18,6 +18,7 @@ from . import culling
 from .endings import IDLE, MAINTENANCE, OLD, at
 from .handlers import MessageSocket
 from .notices import planned_stop
+from .record import Actor
 
 log = logging.getLogger("jupyterhub.culler")
 AT_A_TIME = 8  # servers that are stopped; the hub needs time for its pages, too
@@ -39,26 +40,14 @@ class End:
     told_from: float
 
 
-def by_age(limits: culling.Limits, started: float, stop_at: float | None) -> list[End]:
-    """Return the ends (list of End) of a server that do not depend on its use."""
-    ends = []
-    if limits.age:
-        end = started + limits.age
-        ends.append(End(end, OLD, end - culling.notice(limits.age)))
-    # Whoever starts a server after that time may: an administrator who tries it.
-    if stop_at is not None and started < stop_at:
-        ends.append(End(stop_at, MAINTENANCE, 0))
-    return ends
-
-
 class Culler:
     """Looks at the servers of `hub` (jupyterhub.app.JupyterHub) at each call of look()."""
 
     def __init__(self, hub: JupyterHub):
         self.hub = hub
         self.limits = culling.limits()
-        # What was in use while the hub was away tells it first.
-        self.idle_counts_from = time.monotonic() + culling.activity_interval()
+        # Nothing is stopped that was not told before; and what was in use while the hub was away tells it first.
+        self.since = time.time()
         self.interval = max(1, min(5, self.limits.shortest() // 8)) if self.limits.shortest() else 5  # seconds between calls of look()
         self._turns = asyncio.Semaphore(AT_A_TIME)
 
@@ -90,14 +79,22 @@ class Culler:
                 if not spawner.ready or spawner.orm_spawner.id not in times:
                     continue
                 started, used = times[spawner.orm_spawner.id]
-                ends = by_age(self.limits, started, stop_at)
+                ends = [self._end(OLD, started, self.limits.age)] if self.limits.age else []
+                # Whoever starts a server after that time may: an administrator who tries it.
+                if stop_at is not None and started < stop_at:
+                    ends.append(End(stop_at, MAINTENANCE, 0))
                 shortest = self.limits.shortest()
-                if shortest and now >= used + shortest - culling.notice(shortest) and time.monotonic() > self.idle_counts_from:
+                if shortest and now >= used + shortest - culling.notice(shortest):
                     groups = groups if groups is not None else await self._groups(user.name, deadline)
                     if groups is not None and (limit := self.limits.idle_in(groups)):
-                        ends.append(End(used + limit, IDLE, used + limit - culling.notice(limit)))
+                        ends.append(self._end(IDLE, used, limit))
                 if ends:
                     yield spawner, min(ends, key=lambda end: end.when)
+
+    def _end(self, why: str, begin: float, limit: int) -> End:
+        """Return the end of `limit` seconds from `begin`."""
+        when = max(begin + limit, self.since + culling.notice(limit))
+        return End(when, why, when - culling.notice(limit))
 
     def _times(self) -> dict[int, tuple[float, float]]:
         """Return when each running server (id of its orm.Spawner) was started, and used last, in seconds since 1970."""
@@ -135,6 +132,7 @@ class Culler:
                 return
             log.warning("Culling server %s: %s", spawner._log_name, end.why)
             spawner.ended = f"Your server was stopped on {at(datetime.now(UTC))}, {end.why}."
+            spawner.stopped_by = Actor("", "", "", end.why)
             spawner._stop_pending = True
             try:
                 await self.hub.proxy.delete_user(spawner.user, spawner.name)

@@ -1,25 +1,15 @@
 """When notebook servers are stopped by themselves: the settings of /etc/default/jupyterhub, and what follows from them. culler.py does it."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from .durations import NEVER, seconds, setting
 from .paths import DEFAULTS
 
 IDLE, GROUPS, AGE = "JUPYTERHUB_CULL_IDLE", "JUPYTERHUB_CULL_IDLE_GROUPS", "JUPYTERHUB_CULL_MAX_AGE"
-NEVER = 0
 NOTICE = 300  # seconds before the end at which open pages say so
 HEARD = 120  # seconds; what is in use must be heard of between the notice and the end
-
-UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-def seconds(text: str) -> int:
-    """Return a length of time in seconds: a whole number with s, m, h or d, seconds without. Raises ValueError with words for humans."""
-    if not (found := re.fullmatch(r"([1-9][0-9]{0,8})([smhd]?)", text)):
-        raise ValueError("is not a valid duration; use a whole number with s, m, h or d (8h)")
-    return int(found[1]) * UNITS[found[2]]
 
 
 @dataclass(frozen=True)
@@ -47,15 +37,7 @@ class Limits:
 
 def limits() -> Limits:
     """Return what /etc/default/jupyterhub says. Raises SystemExit with one line."""
-    return Limits(_setting(IDLE), _setting(AGE), _groups())
-
-
-def _setting(name: str) -> int:
-    text = os.environ.get(name, "").strip()
-    try:
-        return seconds(text) if text else NEVER
-    except ValueError as error:
-        raise SystemExit(f"{name}={text} in {DEFAULTS} {error}, or leave it empty") from None
+    return Limits(setting(IDLE), setting(AGE), _groups())
 
 
 def _groups() -> dict[str, int]:

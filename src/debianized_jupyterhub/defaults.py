@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import culling
+from . import culling, durations
 from .paths import CONFIG, DEFAULTS, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _apply_settings(c: Config) -> None:
         c.JupyterHub.template_vars = {"announcement": html.escape(announcement)}
     if hint := _text("JUPYTERHUB_LOGIN_HINT"):
         c.SudoersPolicy.login_hint = hint
-    culling.limits()  # it ends here if they are not valid
+    # It ends here if they are not valid.
+    culling.limits()
+    durations.login_idle()
     if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
         c.Authenticator.admin_users = users
     if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):

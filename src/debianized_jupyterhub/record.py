@@ -33,13 +33,16 @@ EVENTS = {
 
 
 class Actor(NamedTuple):
-    """Who asked for something: the name of a user, or of a service, and the address."""
+    """Who asked for something: the name of a user, or of a service, and the address; or why the hub itself did it."""
 
     user: str
     service: str
     address: str
+    reason: str = ""
 
     def __str__(self) -> str:
+        if self.reason:
+            return f"the hub {self.reason}"
         who = f"service {self.service}" if self.service else self.user or "nobody"
         return f"{who} at {self.address}"
 
@@ -54,7 +57,7 @@ def write(event: str, message: str, by: Actor | None = None, **more: str) -> Non
     """Add an event (of EVENTS) to the record. `more` are fields without their JUPYTERHUB_; those that are empty are left out."""
     message_id, priority = EVENTS[event]
     if by:
-        more = {"by": by.user, "by_service": by.service, "address": by.address, **more}
+        more = {"by": by.user, "by_service": by.service, "address": by.address, "reason": by.reason, **more}
     own = {f"JUPYTERHUB_{name.upper()}": value for name, value in {"event": event, **more}.items() if value}
     fields = {"MESSAGE": message, "MESSAGE_ID": message_id, "PRIORITY": priority, "SYSLOG_IDENTIFIER": "jupyterhub", **own}
     if not journal.send(fields):  # a container without one, or one that has no time

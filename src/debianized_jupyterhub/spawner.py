@@ -52,6 +52,12 @@ class Impostor(ConnectionRefusedError):
     """At the address of a server listens a process that is not the server."""
 
 
+def _told(error: SpawnException) -> SpawnException:
+    """Return `error` as one whose words are also on the page of a start that took longer; JupyterHub looks there for what other exceptions have."""
+    error.jupyterhub_message = error.message
+    return error
+
+
 class GateSpawner(SudoSpawner):
     """A SudoSpawner whose mediator is reached through the spawner gate.
 
@@ -166,8 +172,8 @@ class GateSpawner(SudoSpawner):
         with contextlib.suppress(GateError):
             if not (await self.do("allowed", timeout=5))["allowed"]:
                 words = accounts.NOT_ADMITTED.format(self.user.name)
-                return SpawnException(words, reason="not-admitted", log_message=reason, status_code=403)
-        return SpawnException(reason, reason="gate")
+                return _told(SpawnException(words, reason="not-admitted", log_message=reason, status_code=403))
+        return _told(SpawnException(reason, reason="gate"))
 
     def _note(self) -> None:
         """Write down that a server is starting, in case the hub ends before JupyterHub does.

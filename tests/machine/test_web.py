@@ -4,6 +4,7 @@ import time
 
 import pytest
 import requests
+from database import sql
 from harness import wait_for
 from hubclient import BASE, HubError, HubUser
 
@@ -128,3 +129,51 @@ def test_logout_of_a_stranger_is_nobodys(hub):
     alice = hub.login("alice", PASSWORD)
     HubUser(BASE, "eve").get("/hub/logout")
     assert alice.hub_api("GET", "/user").json()["name"] == "alice"
+
+
+# -- Logins that are not used ------------------------------------------------------------------------------------------------------
+
+IDLE = 4  # seconds
+
+
+@pytest.fixture(scope="module")
+def idle(machine, hub):
+    machine.sh(f"echo JUPYTERHUB_LOGIN_IDLE={IDLE}s >>/etc/default/jupyterhub; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+
+
+def is_in(user, path="/hub/home"):
+    return "/hub/login" not in user.session.get(f"{BASE}{path}", timeout=30).url
+
+
+def test_login_ends_in_the_browser_that_is_not_used(hub, idle):
+    used, forgotten = hub.login("bob", PASSWORD), hub.login("bob", PASSWORD)
+    for _ in range(4):
+        time.sleep(IDLE / 2.5)
+        assert is_in(used)
+    assert not is_in(forgotten)
+    time.sleep(IDLE + 1)
+    assert not is_in(used)
+    assert is_in(hub.login("bob", PASSWORD))
+
+
+def test_work_at_a_server_is_use(machine, hub, idle):
+    """Of the same browser; until it is idle there, too."""
+    alice, forgotten = hub.login("alice", PASSWORD), hub.login("alice", PASSWORD)
+    token = alice.hub_api("POST", "/users/alice/tokens").json()["token"]
+    alice.spawn()
+    time.sleep(IDLE + 1)
+    assert is_in(alice) and not is_in(forgotten)
+    assert alice.api("GET", "/contents").status_code == 200
+    machine.sh("systemctl stop jupyterhub")
+    sql(machine, "UPDATE api_tokens SET last_activity = datetime('now', '-1 day'), created = datetime('now', '-1 day')")
+    machine.sh("systemctl start jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    time.sleep(IDLE + 1)
+    with pytest.raises((HubError, AssertionError)):
+        alice.api("GET", "/contents")
+    assert not is_in(alice, "/user/alice/lab") and not is_in(alice)
+    headers = {"Authorization": f"token {token}"}
+    assert requests.get(f"{BASE}/hub/api/user", headers=headers, timeout=10).json()["name"] == "alice"
+    again = hub.login("alice", PASSWORD)
+    assert again.server_ready and again.get("/user/alice/lab").url == f"{BASE}/user/alice/lab"

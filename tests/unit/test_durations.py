@@ -2,8 +2,9 @@
 
 import pytest
 
-from debianized_jupyterhub import culling, services
-from debianized_jupyterhub.culling import NEVER, Limits
+from debianized_jupyterhub import culling, durations, services
+from debianized_jupyterhub.culling import Limits
+from debianized_jupyterhub.durations import NEVER
 
 
 @pytest.fixture(autouse=True)
@@ -21,6 +22,12 @@ def test_length_of_time(monkeypatch, text, seconds):
 
 def test_missing_setting_is_off():
     assert not culling.limits()
+
+
+@pytest.mark.parametrize("text, seconds", [("", 0), ("30m", 1800)])
+def test_idle_logins(monkeypatch, text, seconds):
+    monkeypatch.setenv("JUPYTERHUB_LOGIN_IDLE", text)
+    assert durations.login_idle() == seconds
 
 
 @pytest.mark.parametrize(

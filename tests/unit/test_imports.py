@@ -12,11 +12,11 @@ LEVELS = (
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
     {"app", "culler", "preflight", "settings_check"},
-    {"authenticator", "endings", "handlers", "hardened", "notices", "record", "spawner"},
+    {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
     {"services"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
     {"incoming", "logins"},
-    {"accounts", "addresses", "files", "journal", "kernel_environment", "pam", "paths", "sockets", "units", "watchdog"},
+    {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "pam", "paths", "sockets", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 import click
 
-from .. import as_hub, culling
+from .. import as_hub, durations
 from ..database import DatabaseError
 from ..notices import MESSAGE, OFFLINE, STOP_AT, Notice
 from .common import FULL, Failure, NoSpace, require_root
@@ -83,7 +83,7 @@ class Time(click.ParamType):
         moment = None
         with contextlib.suppress(ValueError, OverflowError):
             if text.startswith("+"):
-                moment = now + timedelta(seconds=culling.seconds(text[1:]))
+                moment = now + timedelta(seconds=durations.seconds(text[1:]))
             elif re.fullmatch(r"\d{1,2}:\d\d", text):
                 moment = datetime.combine(now.date(), datetime.strptime(text, "%H:%M").time()).astimezone()
                 moment = moment if moment > now else (moment.replace(tzinfo=None) + timedelta(days=1)).astimezone()
