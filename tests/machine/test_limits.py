@@ -61,3 +61,23 @@ def test_jupyterlab_shows_the_limit(limited):
     """The least of the limits is the one that a user meets."""
     assert limited.api("GET", "/metrics/v1").json()["limits"]["memory"]["rss"] == 6 * GIB
     assert PLUGIN not in disabled_plugins(limited)
+
+
+# -- The services ------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("unit", ["jupyterhub", "jupyterhub-proxy", "jupyterhub-ports", "jupyterhub-backup", "jupyterhub-accounts@1"])
+def test_services_have_limits(machine, unit):
+    """Not those that servers are started from."""
+    memory, tasks = int(machine.property(unit, "MemoryMax")), int(machine.property(unit, "TasksMax"))
+    assert memory >= 256 << 20 and 64 <= tasks <= 1024
+    current = machine.property(unit, "TasksCurrent")
+    assert not current.isdecimal() or int(current) < tasks / 4
+
+
+def test_limits_of_a_service_can_be_set(machine, hub):
+    pid = machine.pid_of("jupyterhub")
+    machine.run("systemctl", "set-property", "jupyterhub", "MemoryMax=4G", "TasksMax=4096")
+    assert [machine.property("jupyterhub", name) for name in ("MemoryMax", "TasksMax")] == [str(4 * GIB), "4096"]
+    machine.run("systemctl", "revert", "jupyterhub")
+    assert machine.property("jupyterhub", "TasksMax") == "1024" and machine.pid_of("jupyterhub") == pid
