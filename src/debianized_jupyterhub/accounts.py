@@ -6,7 +6,9 @@ import pwd
 HUB = "jupyterhub"
 PROXY = "jupyterhub-proxy"
 PORTS = "jupyterhub-ports"  # whose the listening sockets of the two are
-HUB_GROUPS = ("shadow", PROXY)  # SupplementaryGroups= of the hub's unit
+LOGIN = "jupyterhub-login"  # who checks passwords
+HUB_GROUPS = (PROXY,)  # SupplementaryGroups= of the hub's unit
+LOGIN_GROUPS = ("shadow",)  # of jupyterhub-login.service
 # What users read whom sudoers does not admit, at the login and at the start of a server; the log names the rule.
 NOT_ADMITTED = "The account {} may not use notebooks on this server. Ask your administrator to admit it."
 

@@ -1,11 +1,9 @@
 """Log in with PAM; who may is decided by sudoers alone."""
 
 import asyncio
-import json
 import os
 import socket
 import time
-from subprocess import PIPE
 from typing import Any
 
 from jupyterhub import orm
@@ -20,11 +18,10 @@ from . import accounts
 from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
 from .journal import because
+from .login_check import LoginCheck, LoginCheckError
 from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
-from .paths import LIBEXEC
 
-LOGIN_CHECK = f"{LIBEXEC}/login-check"
 UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
@@ -139,8 +136,8 @@ class AnyBytesLoginHandler(LoginHandler):
 class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     """PAM says who somebody is, sudoers whether they are welcome.
 
-    PAM and NSS are asked in processes of their own (src/libexec/login-check), never by the hub
-    itself: a directory may take its time, and the hub's pages must not wait for it.
+    PAM and NSS are asked by login_check.py, never by the hub itself: a directory may take its time, and the hub's
+    pages must not wait for it; and who reads password hashes has another account.
     """
 
     concurrent_logins = Integer(32, config=True, help="How many logins are checked at a time; more wait for their turn.")
@@ -226,26 +223,21 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Put one request to login-check, when it is the turn of who asks (FairTurns); return its answer. Raises HTTPError 503 if there is none."""
         request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
         async with self._turns.turn(turn):
-            process = None
+            check = None
             try:
                 async with asyncio.timeout(self.login_timeout):
                     async with self._starts.turn(turn):
-                        # Without the hub's environment: its tokens are no business of PAM's modules.
-                        process = await asyncio.create_subprocess_exec(LOGIN_CHECK, stdin=PIPE, stdout=PIPE, env={"PATH": os.defpath})
-                        assert process.stdout
-                        await process.stdout.readline()  # it is ready: the next one may start
-                    line, _ = await process.communicate(json.dumps(request).encode() + b"\n")
+                        check = await LoginCheck.open()
+                    return await check.ask(request)
             except TimeoutError:
                 self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
                 raise web.HTTPError(503, "Your password cannot be checked now: no answer. Try again later.") from None
+            except LoginCheckError as error:
+                self.log.error("%s", error)
+                raise web.HTTPError(503, UNAVAILABLE) from None
             finally:
-                if process and process.returncode is None:
-                    process.kill()
-        try:
-            return json.loads(line)
-        except ValueError:
-            self.log.error("%s failed with exit status %s", LOGIN_CHECK, process.returncode)
-            raise web.HTTPError(503, UNAVAILABLE) from None
+                if check:
+                    check.close()
 
     @default("login_hint")
     def _login_hint(self) -> str:

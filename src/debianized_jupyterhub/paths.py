@@ -16,6 +16,7 @@ SCRATCH = "/var/tmp"  # for copies of the database: on a disk, since it may be l
 CTL_FILE = "/run/jupyterhub/ctl.json"  # written by app.py for jupyterhub-ctl
 # Of notebook servers. Only the hub's account may make something in it, only that and the proxy's may open what is there.
 SERVERS = "/run/jupyterhub-servers"
+LOGIN_SOCKET = "/run/jupyterhub-login.sock"  # jupyterhub-login.socket
 HUB_SOCKET = "/run/jupyterhub-ports/hub.sock"  # the proxy's way to the hub
 KEEPER_SOCKET = "/run/jupyterhub-ports/keeper.sock"  # ports.py
 PROXY_API = "/run/jupyterhub-proxy/api.sock"

@@ -4,4 +4,7 @@ HUB = "jupyterhub.service"
 PROXY = "jupyterhub-proxy.service"
 PORTS = "jupyterhub-ports.service"
 SPAWNER = "jupyterhub-spawner.socket"
-ALL = (HUB, PROXY, PORTS, SPAWNER)
+LOGIN = "jupyterhub-login.socket"
+ALL = (HUB, PROXY, PORTS, SPAWNER, LOGIN)
+
+LOGIN_CHECK = "jupyterhub-login.service"  # from the first login on

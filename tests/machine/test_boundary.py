@@ -1,10 +1,14 @@
 """Who may do what to whom: the hub's sandbox, the spawner's socket, the proxy's API, the user's session."""
 
+import json
+import re
+
 import pytest
 
 PROXY_API = "/run/jupyterhub-proxy/api.sock"
 SPAWNER = "/run/jupyterhub-spawner.sock"
-EXPOSURE = {"jupyterhub.service": 1.4, "jupyterhub-proxy.service": 1.1, "jupyterhub-ports.service": 1.5}
+LOGIN = "/run/jupyterhub-login.sock"
+EXPOSURE = {"jupyterhub.service": 1.4, "jupyterhub-proxy.service": 1.1, "jupyterhub-ports.service": 1.5, "jupyterhub-login.service": 1.5}
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +30,47 @@ def test_exposure(machine, unit, most):
     machine.run("systemd-analyze", "security", "--no-pager", f"--threshold={most * 10:.0f}", unit)
 
 
+def exposure(machine, unit):
+    """Return what systemd-analyze makes of a unit (float)."""
+    return float(re.search(r"Overall exposure level for .*: ([\d.]+)", machine.run("systemd-analyze", "security", "--no-pager", unit).stdout)[1])
+
+
+def test_who_checks_passwords_has_no_more_than_who_makes_accounts(machine):
+    assert exposure(machine, "jupyterhub-login.service") <= exposure(machine, "jupyterhub-accounts@x.service")
+
+
+def test_hub_reads_no_password_hashes(machine, alice):
+    """With the groups that its process has; and none of its account's units has others, nor has the account."""
+    groups = re.search(r"(?m)^Groups:\s*(.*)$", machine.sh(f"cat /proc/{machine.pid_of('jupyterhub')}/status"))[1].split()
+    as_hub = ["setpriv", "--reuid=jupyterhub", "--regid=jupyterhub", f"--groups={','.join(groups)}", "--"]
+    assert "Permission denied" in machine.run(*as_hub, "cat", "/etc/shadow", check=False).stderr
+    units = machine.sh("cd /usr/lib/systemd/system; grep -lx User=jupyterhub jupyterhub*").split()
+    assert {"jupyterhub.service", "jupyterhub-spawner@.service"} <= set(units)
+    for unit in units:
+        assert "shadow" not in machine.property(unit.replace("@", "@x"), "SupplementaryGroups").split()
+    assert "shadow" not in machine.sh("id -Gn jupyterhub").split()
+
+
+def test_passwords_are_checked_by_an_account_of_their_own(machine, hub, alice):
+    hub.login("alice", "secret")
+    status = machine.sh(f"cat /proc/{machine.pid_of('jupyterhub-login')}/status")
+    assert re.search(r"(?m)^Uid:\s*(\d+)", status)[1] == machine.sh("id -u jupyterhub-login")
+    assert "NoNewPrivs:\t1" in status and "CapBnd:\t0000000000000000" in status
+    # It has nothing of the hub's.
+    pid = machine.pid_of("jupyterhub-login")
+    assert machine.sh(f"ls /proc/{pid}/root/var/opt/jupyterhub") == "faillock"
+    assert "Permission denied" in machine.run("cat", "/var/opt/jupyterhub/jupyterhub.sqlite", user="jupyterhub-login", check=False).stderr
+
+
+def test_hub_of_an_earlier_version_has_them_checked(machine, alice):
+    """It starts login-check as its child, and is in group shadow no more once its unit is the new one."""
+    for password, status in (("secret", 0), ("wrong", 7)):
+        request = {"action": "login", "service": "jupyterhub", "user": "alice", "passwords": [password], "groups": ["users", "sudo", "root"]}
+        said = machine.run("/usr/libexec/jupyterhub/login-check", user="jupyterhub", input=json.dumps(request) + "\n").stdout.splitlines()
+        assert said[0] == "" and json.loads(said[1])["status"] == status
+    assert json.loads(said[1])["account"] is None
+
+
 def test_hub_has_no_setuid_program_below_it(machine, alice):
     """Neither now nor ever: nothing the hub starts can gain rights."""
     pids = machine.sh("cat /sys/fs/cgroup$(systemctl show --value -p ControlGroup jupyterhub)/cgroup.procs").split()
@@ -38,7 +83,7 @@ def test_hub_has_no_setuid_program_below_it(machine, alice):
 
 
 @pytest.mark.parametrize("who", ["mallory", "alice", "jupyterhub-proxy"])
-@pytest.mark.parametrize("path", [SPAWNER, PROXY_API])
+@pytest.mark.parametrize("path", [SPAWNER, PROXY_API, LOGIN])
 def test_sockets_refuse_others(machine, alice, who, path):
     connect = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
     if (who, path) == ("jupyterhub-proxy", PROXY_API):

@@ -145,6 +145,20 @@ FAULTS = [
         "systemctl start jupyterhub-spawner.socket",
     ),
     fault(
+        "login socket stopped",
+        "jupyterhub-login.socket",
+        ["does not run", "systemctl start jupyterhub-login.socket"],
+        "systemctl stop jupyterhub-login.socket",
+        "systemctl start jupyterhub-login.socket",
+    ),
+    fault(
+        "login service does not answer",
+        "login-socket",
+        ["did not answer within", "journalctl -u jupyterhub-login.service"],
+        "systemctl start jupyterhub-login; systemctl kill -s STOP jupyterhub-login",
+        "systemctl kill -s CONT jupyterhub-login",
+    ),
+    fault(
         "spawner gate does not run",
         "spawner-socket",
         ["The spawner service failed", "journalctl -t jupyterhub-spawner"],
@@ -262,12 +276,25 @@ FAULTS = [
         *edit("/etc/pam.d/jupyterhub", "1i account requisite pam_deny.so"),
     ),
     fault(
-        "hub may not read passwords",
+        "who checks passwords may not read them",
         "groups",
-        ["shadow", "systemctl cat jupyterhub.service"],
-        "d=/etc/systemd/system/jupyterhub.service.d; mkdir $d; "
-        "printf '[Service]\\nSupplementaryGroups=\\nSupplementaryGroups=jupyterhub-proxy\\n' >$d/site.conf; systemctl daemon-reload",
+        ["lacks shadow", "systemctl cat jupyterhub-login.service"],
+        "d=/etc/systemd/system/jupyterhub-login.service.d; mkdir $d; printf '[Service]\\nSupplementaryGroups=\\n' >$d/site.conf; systemctl daemon-reload",
+        "rm -r /etc/systemd/system/jupyterhub-login.service.d; systemctl daemon-reload",
+    ),
+    fault(
+        "hub may read passwords by its unit",
+        "groups",
+        ["has shadow", "systemctl cat jupyterhub.service"],
+        "d=/etc/systemd/system/jupyterhub.service.d; mkdir $d; printf '[Service]\\nSupplementaryGroups=shadow\\n' >$d/site.conf; systemctl daemon-reload",
         "rm -r /etc/systemd/system/jupyterhub.service.d; systemctl daemon-reload",
+    ),
+    fault(
+        "hub may read passwords by its account",
+        "groups",
+        ["member of group shadow", "gpasswd -d jupyterhub shadow"],
+        "gpasswd -a jupyterhub shadow",
+        "gpasswd -d jupyterhub shadow",
     ),
     fault("logins switched off", "logins", ["/etc/nologin", "rm /etc/nologin"], "touch /etc/nologin", "rm /etc/nologin"),
     fault(

@@ -8,7 +8,7 @@ import pytest
 from harness import wait_for
 from hubclient import Hub
 
-SERVICES = ["jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket"]
+SERVICES = ["jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket", "jupyterhub-login.socket"]
 OURS = "ps -eo pid,user:32,args | grep -E 'jupyterhub|/opt/venvs/' | grep -v grep || true"
 
 
@@ -133,7 +133,7 @@ def test_purge_leaves_nothing(server):
 
 def test_purge_leaves_only_the_system_users(server):
     accounts = set(server.sh("getent passwd | grep -i jupyter | cut -d: -f1").split())
-    assert accounts == {"jupyterhub", "jupyterhub-ports", "jupyterhub-proxy"}
+    assert accounts == {"jupyterhub", "jupyterhub-login", "jupyterhub-ports", "jupyterhub-proxy"}
     named = server.sh("grep -rlis jupyterhub /etc || true").split()
     assert {os.path.basename(path).rstrip("-") for path in named} <= {"passwd", "shadow", "group", "gshadow"}
 

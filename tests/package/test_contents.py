@@ -19,6 +19,8 @@ PRESENT = [
     "/usr/lib/systemd/system/jupyterhub-proxy.service",
     "/usr/lib/systemd/system/jupyterhub-spawner.socket",
     "/usr/lib/systemd/system/jupyterhub-spawner@.service",
+    "/usr/lib/systemd/system/jupyterhub-login.socket",
+    "/usr/lib/systemd/system/jupyterhub-login.service",
     "/usr/lib/sysusers.d/jupyterhub.conf",
     "/usr/lib/tmpfiles.d/jupyterhub.conf",
     "/usr/share/doc/jupyterhub/copyright",

@@ -14,7 +14,7 @@ LEVELS = (
     {"app", "culler", "preflight", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
     {"services"},
-    {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "ports"},
+    {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "ports"},
     {"incoming", "logins"},
     {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "pam", "paths", "sockets", "units", "watchdog"},
 )

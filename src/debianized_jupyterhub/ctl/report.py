@@ -36,7 +36,7 @@ FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_
 IDENTIFIERS = ("jupyterhub-launcher", "jupyterhub-spawner", "jupyterhub-singleuser")
 # systemd's words about the units, what they say themselves, what others do for them.
 JOURNAL = " + ".join(
-    [f"{key}={unit}" for unit in units.ALL for key in ("UNIT", "_SYSTEMD_UNIT")] + [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
+    [f"{key}={unit}" for unit in (*units.ALL, units.LOGIN_CHECK) for key in ("UNIT", "_SYSTEMD_UNIT")] + [f"SYSLOG_IDENTIFIER={name}" for name in IDENTIFIERS]
 ).split()
 
 PYTHON, LINES = (".py",), (".env", ".conf", ".cfg", ".ini")  # what redaction.py understands: Python; lines of NAME=VALUE

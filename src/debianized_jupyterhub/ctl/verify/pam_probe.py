@@ -1,4 +1,4 @@
-"""Runs as the hub's account: does its PAM service work? Exits with 0, or 1 and PAM's words.
+"""Runs as the account that checks passwords: does its PAM service work? Exits with 0, or 1 and PAM's words.
 
 `root` takes the account part: that succeeds only where the modules load and /etc/shadow can be read. Then a password that is none, for an
 account that nobody can log in with: the answer must be that it is wrong, not that a module is unknown. No failure is counted

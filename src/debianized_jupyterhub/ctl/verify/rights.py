@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ... import files, units
 from ...accounts import HUB as ACCOUNT
-from ...accounts import HUB_GROUPS, PORTS, PROXY, group_name, user_name
+from ...accounts import HUB_GROUPS, LOGIN, LOGIN_GROUPS, PORTS, PROXY, group_name, user_name
 from ...defaults import COOKIE_SECRET
 from ...paths import (
     CONFIG,
@@ -23,11 +23,11 @@ from ...paths import (
     SUDOERS,
     VENV,
 )
-from ..check_config import BECOME_HUB
 from ..command import one_line, output
 from .check import Failed, Findings, Warned, check, once, properties
 
 TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
+HASHES = "who takes over the hub reads the password hashes of all local accounts"
 MEDIATOR = f"{LIBEXEC}/sudospawner"
 CONFMISS = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss jupyterhub"
 
@@ -52,7 +52,7 @@ OF_SERVICES = [path for path, (owner, *_) in MODES.items() if owner == ACCOUNT a
 @check("accounts")
 def accounts() -> Findings:
     """The package's accounts exist and are no root in disguise."""
-    for name in (ACCOUNT, PROXY, PORTS):
+    for name in (ACCOUNT, PROXY, PORTS, LOGIN):
         try:
             account = pwd.getpwnam(name)
             grp.getgrnam(name)
@@ -103,21 +103,29 @@ def _strange(path: str, status: os.stat_result) -> str:
 @once
 def unit_groups() -> list[str]:
     """Return the groups (list of str) that the hub's unit gives it."""
-    unit = properties(units.HUB, "LoadState", "SupplementaryGroups")
+    return _groups_of(units.HUB, HUB_GROUPS)
+
+
+def _groups_of(name: str, shipped: tuple[str, ...]) -> list[str]:
+    unit = properties(name, "LoadState", "SupplementaryGroups")
     # A masked unit says nothing.
-    return unit["SupplementaryGroups"].split() if unit.get("LoadState") == "loaded" else list(HUB_GROUPS)
+    return unit["SupplementaryGroups"].split() if unit.get("LoadState") == "loaded" else list(shipped)
 
 
 @check("groups", needs=["accounts"])
 def groups() -> Findings:
-    """shadow for PAM, jupyterhub-proxy for the proxy's socket; and somebody who may log in."""
-    for name, use in {"shadow": "nobody with a local account can log in", PROXY: "the hub cannot reach its proxy"}.items():
-        if name not in unit_groups():
-            yield Failed(
-                f"SupplementaryGroups= of {units.HUB} lacks {name}",
-                use,
-                f"systemctl cat {units.HUB} shows where it is set; then `systemctl restart jupyterhub`",
-            )
+    """shadow for who checks passwords and not for the hub, jupyterhub-proxy for the proxy's socket; and somebody who may log in."""
+    of_login = _groups_of(units.LOGIN_CHECK, LOGIN_GROUPS)
+    for wrong, unit, why in (
+        (PROXY not in unit_groups() and f"lacks {PROXY}", units.HUB, "the hub cannot reach its proxy"),
+        ("shadow" in unit_groups() and "has shadow", units.HUB, HASHES),
+        ("shadow" not in of_login and "lacks shadow", units.LOGIN_CHECK, "nobody with a local account can log in"),
+    ):
+        if wrong:
+            mend = f"systemctl cat {unit} shows where it is set; then `systemctl restart {unit}`"
+            yield Failed(f"SupplementaryGroups= of {unit} {wrong}", why, mend)
+    if ACCOUNT in grp.getgrnam("shadow").gr_mem:
+        yield Failed(f"account {ACCOUNT} is a member of group shadow", HASHES, f"gpasswd -d {ACCOUNT} shadow; systemctl restart {units.HUB}")
     try:
         users = grp.getgrnam("users")
     except KeyError:
@@ -126,11 +134,10 @@ def groups() -> Findings:
         yield f"members of users: {len(users.gr_mem)}"
 
 
-def as_hub(*command: str) -> list[str]:
-    """Return the command (list of str) as the hub's account with the groups of its unit runs it, without new privileges."""
-    groups = ",".join([ACCOUNT, *unit_groups()])
-    become = [f"--groups={groups}" if part.startswith("--groups=") else part for part in BECOME_HUB]
-    return [*become[:-1], "--no-new-privs", "--", *command]
+def as_login(*command: str) -> list[str]:
+    """Return the command (list of str) as the account that checks passwords runs it, with the groups of its unit and without new privileges."""
+    groups = ",".join([LOGIN, *_groups_of(units.LOGIN_CHECK, LOGIN_GROUPS)])
+    return ["setpriv", f"--reuid={LOGIN}", f"--regid={LOGIN}", f"--groups={groups}", "--inh-caps=-all", "--no-new-privs", "--", *command]
 
 
 def _sudo(*arguments: str) -> tuple[int, str]:
@@ -278,11 +285,11 @@ def logins() -> None:
 
 @check("pam", needs=["pam-files", "groups", "accounts"])
 def pam() -> None:
-    """A PAM transaction as the hub's account: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
-    code, said = output(*as_hub(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
+    """A PAM transaction as who checks passwords: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
+    code, said = output(*as_login(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
     if code != 0:
         raise Failed(
-            f"PAM as {ACCOUNT}: {one_line(said)}",
+            f"PAM as {LOGIN}: {one_line(said)}",
             "nobody can log in",
             f"journalctl -t python -g PAM -n 5 has the module's words; then /etc/pam.d/{LOGIN_SERVICE} and what it includes",
         )

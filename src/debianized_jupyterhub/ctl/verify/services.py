@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ... import accounts, defaults, gate, notices, units
+from ... import accounts, defaults, gate, login_check, notices, units
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
 from ...settings_check import Problem
 from ...sockets import listeners
@@ -118,6 +118,12 @@ def spawner_unit() -> Findings:
     return unit_findings(units.SPAWNER)
 
 
+@check(units.LOGIN, needs=["accounts", "package-files"])
+def login_unit() -> Findings:
+    """The hub's way to PAM."""
+    return unit_findings(units.LOGIN)
+
+
 @check(units.PROXY, needs=["accounts", "package-files", "node", units.PORTS, "configuration"])
 def proxy_unit() -> Findings:
     """The one port for browsers."""
@@ -167,6 +173,18 @@ def spawner_socket() -> None:
         asyncio.run(gate.ask("poll", pid=nobody, started="", timeout=TIMEOUT))
     except gate.GateError as error:
         raise Failed(str(error), "no server starts or stops", f"journalctl -t jupyterhub-spawner -n 20; systemctl restart {units.SPAWNER}") from None
+
+
+@check("login-socket", needs=[units.LOGIN])
+def login_socket() -> None:
+    """Ask for an account that is there."""
+    try:
+        answer = asyncio.run(login_check.ask({"action": "account", "user": "root", "groups": []}, TIMEOUT))
+    except login_check.LoginCheckError as error:
+        mend = f"journalctl -u {units.LOGIN_CHECK} -n 20; systemctl restart {units.LOGIN}"
+        raise Failed(str(error), "nobody can log in", mend) from None
+    if not answer["account"]:
+        raise Failed(f"{units.LOGIN_CHECK} does not know the account root", "nobody can log in", "getent passwd root; see /etc/nsswitch.conf")
 
 
 @check("proxy-api", needs=[units.PROXY, "secrets"])
