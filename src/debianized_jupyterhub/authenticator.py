@@ -18,7 +18,7 @@ from . import accounts
 from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
 from .journal import because
-from .login_check import LoginCheck, LoginCheckError
+from .login_check import LoginCheck, LoginCheckError, WaitingLogins
 from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
 
@@ -126,11 +126,27 @@ def shortened(user: str) -> str:
     return user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
 
 
-class AnyBytesLoginHandler(LoginHandler):
-    """The login form; upstream's breaks over bytes that are no UTF-8 while it says that they are none."""
+class Question(web.HTTPError):
+    """PAM has asked something that the login form has no answer to."""
+
+    def __init__(self, id: str, user: str, asked: dict) -> None:
+        super().__init__(403, "%s", asked["ask"])
+        self.id, self.user = id, user
+        self.words, self.hidden, self.said = asked["ask"], asked["hidden"], asked["said"]
+
+
+class PAMLoginHandler(LoginHandler):
+    """The login form, and the page for what else PAM asks. Upstream's breaks over bytes that are no UTF-8 while it says that they are none."""
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         return value.decode(errors="replace")
+
+    async def post(self) -> None:
+        """Log in, or ask."""
+        try:
+            await super().post()
+        except Question as question:
+            await self.finish(await self._render(username=question.user, question=question))
 
 
 class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
@@ -146,29 +162,67 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._waiting = WaitingLogins()
         self._turns = FairTurns(self.concurrent_logins)
         # One core stays free for the pages of those who are in.
         self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
 
     def get_handlers(self, app: JupyterHub) -> list[tuple[str, type]]:
-        return [("/login", AnyBytesLoginHandler)]
+        return [("/login", PAMLoginHandler)]
 
     async def authenticate(self, handler: web.RequestHandler, data: dict) -> dict | None:
         """Return the account's name, as the system spells it, and its groups; None if name or password is wrong.
 
         Raises HTTPError with words for the login page: 400 for half a form, 403 where PAM says what else is
-        in the way, 503 where it cannot say.
+        in the way, 503 where it cannot say. Raises Question where PAM has one, whose answer comes with the next form.
         """
+        if {"username", "conversation", "answer"} <= data.keys():
+            return await self._continue(handler, data["username"], data["conversation"], data["answer"])
         if not {"username", "password"} <= data.keys():
             raise web.HTTPError(400, "The form has no user name or no password.")
         user = data["username"]
         passwords = [data[field] for field in ("password", "otp") if field in data]
         if not self._is_name(user) or not all(map(self._is_password, passwords)):
             return None
-        # A crowd of names that nobody has ever used waits behind one of those who work here.
-        turn = ("user" if handler.find_user(self.normalize_username(user)) else "stranger", host_of(handler.request.remote_ip or ""), user.casefold())
-        answer = await self._ask("login", turn, service=self.service, user=user, passwords=passwords)
+        request = {"service": self.service, "passwords": passwords, "asks": True}
+        check, answer = await self._say(user, self._request("login", user, **request), self._turn_of(handler, user))
+        if "ask" in answer and not await self._may_be_asked(handler, user, check):
+            return None
+        return await self._result(handler, user, check, answer)
+
+    async def _may_be_asked(self, handler: web.RequestHandler, user: str, check: LoginCheck) -> bool:
+        """Return whether an account is admitted; if not, end its login. What is asked after a right password alone would tell that it is one."""
+        reason = "it could not be found out"
+        try:
+            reason = await self._why_kept_out(user)
+        finally:
+            if reason:
+                check.close()
+        if reason:
+            self.log.warning("%r at %s may not log in, and is not asked for more than the password: %s", user, handler.request.remote_ip, reason)
+        return not reason
+
+    async def _continue(self, handler: web.RequestHandler, user: str, conversation: str, answer: str) -> dict | None:
+        """Go on with a login whose user was asked something; return and raise what `authenticate` does."""
+        check = self._waiting.take(conversation, user, handler.xsrf_token)
+        if check is None:
+            raise web.HTTPError(403, "That took too long, or was answered before. Log in again.")
+        if len(answer) > PASSWORD_MAX or "\0" in answer:
+            check.close()
+            return None
+        check, more = await self._say(user, {"answer": answer}, self._turn_of(handler, user), check)
+        return await self._result(handler, user, check, more)
+
+    def _turn_of(self, handler: web.RequestHandler, user: str) -> tuple[str, ...]:
+        """Return a path for FairTurns: a crowd of names that nobody has ever used waits behind one of those who work here."""
+        known = "user" if handler.find_user(self.normalize_username(user)) else "stranger"
+        return (known, host_of(handler.request.remote_ip or ""), user.casefold())
+
+    async def _result(self, handler: web.RequestHandler, user: str, check: LoginCheck, answer: dict) -> dict | None:
+        """Return and raise what `authenticate` does, by what login-check has answered."""
+        if "ask" in answer:
+            raise Question(self._waiting.add(check, user, handler.xsrf_token), user, answer)
         if answer["status"] == PAM_SUCCESS:
             # No account: sudo will say so.
             account = answer["account"] or {"name": user, "groups": []}
@@ -180,19 +234,19 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         because(answer["reason"])
         status, words = self._explain(**answer)
         # Of an account that is not admitted nothing is said: its owner is not asked for.
-        if status == 503 or (words and await self._is_admitted(user)):
+        if status == 503 or (words and not await self._why_kept_out(user)):
             raise web.HTTPError(status, words)
         return None
 
-    async def _is_admitted(self, user: str) -> bool:
-        """Return whether an account, whose password was not accepted, could log in with a good one."""
-        account = (await self._ask("account", user=user))["account"]
+    async def _why_kept_out(self, user: str) -> str:
+        """Return why an account that has not logged in yet could not, whatever PAM says; "" if it could."""
+        account = await self._account(user)
         if not account:
-            return False
+            return "the system knows no account of that name"
         name = self.normalize_username(account["name"])
         if not await maybe_future(self.check_blocked_users(name)):
-            return False
-        return not await self.why_not_admitted(name, {"system_groups": account["groups"]})
+            return "blocked_users in the hub's configuration has it"
+        return await self.why_not_admitted(name, {"system_groups": account["groups"]})
 
     def _explain(self, *, status: int, phase: str, reason: str, said: str, **_: object) -> tuple[int, str]:
         """Return HTTP's status and the words for the login page, none where name or password is wrong."""
@@ -219,25 +273,36 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         """Could this be a password? Accounts without one are not for logins over a network."""
         return 0 < len(password) <= PASSWORD_MAX and "\0" not in password
 
-    async def _ask(self, action: str, turn: tuple[str, ...] = (), **request: object) -> dict:
-        """Put one request to login-check, when it is the turn of who asks (FairTurns); return its answer. Raises HTTPError 503 if there is none."""
-        request = {"action": action, "groups": [*self.allowed_groups, *self.admin_groups], **request}
-        async with self._turns.turn(turn):
-            check = None
-            try:
-                async with asyncio.timeout(self.login_timeout):
+    def _request(self, action: str, user: str, **more: object) -> dict[str, object]:
+        return {"action": action, "user": user, "groups": [*self.allowed_groups, *self.admin_groups], **more}
+
+    async def _account(self, user: str) -> dict | None:
+        """Return what the system knows of an account, None if it knows none. Raises HTTPError 503."""
+        _, answer = await self._say(user, self._request("account", user))
+        return answer["account"]
+
+    async def _say(self, user: str, line: dict[str, object], turn: tuple[str, ...] = (), check: LoginCheck | None = None) -> tuple[LoginCheck, dict]:
+        """Say a line to login-check, to a new one if there is no `check`, when it is the turn of who asks (FairTurns); return it and its answer.
+
+        It has ended then, unless it asks something. Raises HTTPError 503 if there is no answer.
+        """
+        answer: dict = {}
+        try:
+            async with self._turns.turn(turn), asyncio.timeout(self.login_timeout):
+                if check is None:
                     async with self._starts.turn(turn):
                         check = await LoginCheck.open()
-                    return await check.ask(request)
-            except TimeoutError:
-                self.log.error("PAM did not answer for %r in %s s", request["user"], self.login_timeout)
-                raise web.HTTPError(503, "Your password cannot be checked now: no answer. Try again later.") from None
-            except LoginCheckError as error:
-                self.log.error("%s", error)
-                raise web.HTTPError(503, UNAVAILABLE) from None
-            finally:
-                if check:
-                    check.close()
+                answer = await check.ask(line)
+            return check, answer
+        except TimeoutError:
+            self.log.error("PAM did not answer for %r in %s s", user, self.login_timeout)
+            raise web.HTTPError(503, "Your password cannot be checked now: no answer. Try again later.") from None
+        except LoginCheckError as error:
+            self.log.error("%s", error)
+            raise web.HTTPError(503, UNAVAILABLE) from None
+        finally:
+            if check and "ask" not in answer:
+                check.close()
 
     @default("login_hint")
     def _login_hint(self) -> str:
@@ -272,7 +337,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         directory that is slow or down would keep the hub from starting.
         """
         if not isinstance(user, orm.User) or self.delete_invalid_users:
-            account = (await self._ask("account", user=user.name))["account"]
+            account = await self._account(user.name)
             if not account:
                 raise ValueError(f"the system knows no account of that name: `getent passwd {user.name}`")
             if account["name"] != user.name:

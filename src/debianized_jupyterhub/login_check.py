@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 from asyncio.subprocess import PIPE, Process
+from typing import NamedTuple
 
 from . import units
 from .paths import LIBEXEC, LOGIN_SOCKET
@@ -78,3 +80,45 @@ async def ask(request: dict[str, object], timeout: float) -> dict:
     finally:
         if check:
             check.close()
+
+
+class Waiting(NamedTuple):
+    """A login whose user has been asked something."""
+
+    check: LoginCheck
+    user: str
+    browser: object  # what only the browser that was asked can show
+    timer: asyncio.TimerHandle
+
+
+class WaitingLogins:
+    """Logins that wait for their users' answers: each under an id that nobody can guess, for a while. Not too many, the oldest are given up first."""
+
+    SECONDS = 120
+    LARGEST, OF_ACCOUNT = 128, 4
+
+    def __init__(self) -> None:
+        self._logins: dict[str, Waiting] = {}
+
+    def add(self, check: LoginCheck, user: str, browser: object) -> str:
+        """Keep a login; return the id under which `take` has it."""
+        of_account = [id for id, login in self._logins.items() if login.user == user]
+        for ids, most in ((of_account, self.OF_ACCOUNT), (list(self._logins), self.LARGEST)):
+            if len(ids) >= most:
+                self._give_up(ids[0])
+        id = secrets.token_urlsafe(16)
+        self._logins[id] = Waiting(check, user, browser, asyncio.get_running_loop().call_later(self.SECONDS, self._give_up, id))
+        return id
+
+    def take(self, id: str, user: str, browser: object) -> LoginCheck | None:
+        """Return a login that `add` has kept, once; None if there is none of that user and browser (any more)."""
+        login = self._logins.get(id)
+        if login is None or (login.user, login.browser) != (user, browser):
+            return None
+        login.timer.cancel()
+        return self._logins.pop(id).check
+
+    def _give_up(self, id: str) -> None:
+        if login := self._logins.pop(id, None):
+            login.timer.cancel()
+            login.check.close()

@@ -40,6 +40,12 @@ def page_text(response):
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", main)).split())
 
 
+def conversation(response):
+    """Return the id (str) of the login that waits for the answer to a page's question; None where it asks nothing."""
+    found = re.search(r'name="conversation" value="([^"]+)"', response.text)
+    return found and found[1]
+
+
 class Hub:
     """The hub, seen by somebody who has not logged in."""
 
@@ -52,15 +58,19 @@ class Hub:
             return requests.get(f"{self.base}/hub/health", timeout=5, verify=self.verify).status_code == 200
         return False
 
-    def login(self, user, password):
-        """Fill in the login form; return a HubUser, or raise HubError with what the page says."""
+    def login(self, user, password, *answers):
+        """Fill in the login form, and answer what else is asked; return a HubUser, or raise HubError with what the page says."""
         visitor = HubUser(self.base, user, self.verify)
         form = visitor.session.get(f"{self.base}/hub/login", timeout=60)
         if 'name="_xsrf"' not in form.text:  # it is there while the hub is offline, too, with status 503
             raise HubError(form)
         data = {"username": user, "password": password, "_xsrf": visitor.xsrf("/hub/")}
         # Where the form leads to is the spawner: look at the login alone.
-        answer = visitor.request("POST", "/hub/login", params={"next": f"{visitor.path}/hub/home"}, data=data)
+        answer = visitor.send_login(data)
+        for said in answers:
+            if not conversation(answer):
+                break
+            answer = visitor.send_login({"username": user, "_xsrf": data["_xsrf"], "conversation": conversation(answer), "answer": said})
         if "/hub/home" not in answer.url:
             raise HubError(answer)
         return visitor
@@ -94,6 +104,15 @@ class HubUser:
         response = self.session.request(method, f"{self.base}{path}", timeout=options.pop("timeout", 60), **options)
         response.encoding = "utf-8"  # as the pages themselves say, and no header
         if response.status_code >= 400:
+            raise HubError(response)
+        return response
+
+    def send_login(self, data):
+        """Send the login form's fields `data` (dict); return the page that follows."""
+        url, params = f"{self.base}/hub/login", {"next": f"{self.path}/hub/home"}
+        response = self.session.post(url, params=params, data=data, timeout=60)
+        response.encoding = "utf-8"
+        if response.status_code >= 400 and not conversation(response):
             raise HubError(response)
         return response
 

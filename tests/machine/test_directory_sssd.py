@@ -4,6 +4,7 @@ import threading
 import time
 
 import pytest
+from browser import SLOW, log_in
 from directory import (  # noqa: F401 (pytest collects the tests among them)
     CROWD,
     EXAMPLES,
@@ -20,11 +21,26 @@ from directory import (  # noqa: F401 (pytest collects the tests among them)
 )
 from directory import PACKAGES as SLAPD
 from harness import wait_for
-from hubclient import HubError, Prober
+from hubclient import HubError, HubUser, Prober, conversation
+from playwright.sync_api import expect
 
 pytestmark = pytest.mark.alone
 
-PACKAGES = (*SLAPD, "sssd-ldap", "sssd-tools", "libnss-sss", "libpam-sss", "sssd-krb5", "sssd-kcm", "krb5-kdc", "krb5-admin-server", "krb5-user")
+PACKAGES = (
+    *SLAPD,
+    "sssd-ldap",
+    "sssd-tools",
+    "libnss-sss",
+    "libpam-sss",
+    "sssd-krb5",
+    "sssd-kcm",
+    "krb5-kdc",
+    "krb5-admin-server",
+    "krb5-user",
+    "libpam-oath",
+    "oathtool",
+)
+SECRET = "3132333435363738393031323334353637383930"
 TICKET = "Kerberos-Sesame-11!"  # not the password that LDAP knows
 
 
@@ -190,6 +206,72 @@ def test_kerberos_says_what_is_in_the_way(hub, kerberos, name, words):
     with pytest.raises(HubError, match=words) as refused:
         hub.login(name, TICKET)
     assert refused.value.status == 403
+
+
+@pytest.fixture(scope="module")
+def second_factor(machine, hub, directory):
+    """olga, who may use notebooks, and paul, who may not, have one; docs/examples/pam-oath. Returns what gives a code for a time from now (int, s)."""
+    machine.sh("cp -p /etc/pam.d/jupyterhub /root/pam")
+    machine.write("/etc/pam.d/jupyterhub", (EXAMPLES / "pam-oath").read_text())
+    machine.add_user("olga", PASSWORD)
+    machine.add_user("paul", PASSWORD, groups=())
+    users = "".join(f"HOTP/T30/6 {name} - {SECRET}\n" for name in ("olga", "paul"))
+    machine.run("runuser", "-u", "jupyterhub-login", "--", "sh", "-c", "umask 077; cat >>/var/lib/jupyterhub-login/users.oath", input=users)
+    yield lambda seconds: machine.run("oathtool", "--totp", f"--now=now + {seconds} seconds", SECRET).stdout.strip()
+    machine.sh("mv /root/pam /etc/pam.d/jupyterhub")
+
+
+def test_second_factor(browser, machine, hub, second_factor):
+    """pam_oath asks for it after the right password, and takes each code once."""
+    page = browser.page()
+    page.goto("hub/login?next=%2Fhub%2Fhome")
+    log_in(page, "olga", PASSWORD)
+    code = second_factor(0)
+    page.get_by_label("One-time password (OATH) for `olga':").fill(code, timeout=SLOW)
+    browser.screenshot(page, "login-code")
+    page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("button", name="Start My Server")).to_be_visible(timeout=SLOW)
+    hub.login("olga", PASSWORD, second_factor(30))
+    for wrong in ("000000", code, ""):
+        with pytest.raises(HubError, match="Invalid username or password"):
+            hub.login("olga", PASSWORD, wrong)
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("olga", "wrong", second_factor(60))
+    assert machine.written(PASSWORD) == ""
+
+
+def test_second_factor_is_asked_of_nobody_who_is_not_admitted(hub, second_factor):
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("paul", PASSWORD, second_factor(0))
+
+
+def test_question_is_for_the_browser_that_was_asked_and_once(hub, second_factor):
+    browsers = [HubUser(hub.base, "olga") for _ in range(2)]
+    for visitor, agent in zip(browsers, ("one", "another"), strict=True):
+        visitor.session.headers["User-Agent"] = agent
+        visitor.get("/hub/login")
+    asked, other = browsers
+    form = asked.send_login({"username": "olga", "password": PASSWORD, "_xsrf": asked.xsrf("/hub/")})
+    data = {"username": "olga", "conversation": conversation(form), "answer": second_factor(90)}
+    for visitor, name in ((other, "olga"), (asked, "alice")):
+        with pytest.raises(HubError, match="That took too long, or was answered before") as refused:
+            visitor.send_login({**data, "username": name, "_xsrf": visitor.xsrf("/hub/")})
+        assert refused.value.status == 403
+    assert asked.send_login({**data, "_xsrf": asked.xsrf("/hub/")}).url.endswith("/hub/home")
+    with pytest.raises(HubError, match="That took too long, or was answered before"):
+        other.send_login({**data, "_xsrf": other.xsrf("/hub/")})
+
+
+def test_many_questions_hold_up_nobody(machine, hub, second_factor):
+    """Who knows one password can open many: four of an account are kept, none of them takes a turn of others."""
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    for _ in range(40):
+        with pytest.raises(HubError, match="One-time password"):
+            hub.login("olga", PASSWORD)
+    processes = machine.sh("cat /sys/fs/cgroup$(systemctl show --value -p ControlGroup jupyterhub-login)/cgroup.procs").split()
+    assert len(processes) == 1 + 4
+    hub.login("olga", PASSWORD, second_factor(120))
 
 
 @pytest.mark.parametrize("password", [PASSWORD, TICKET, *STRANGE_PASSWORDS])
