@@ -129,10 +129,11 @@ def shortened(user: str) -> str:
 class Question(web.HTTPError):
     """PAM has asked something that the login form has no answer to."""
 
-    def __init__(self, id: str, user: str, asked: dict) -> None:
+    def __init__(self, id: str, user: str, help: str, asked: dict) -> None:
         super().__init__(403, "%s", asked["ask"])
-        self.id, self.user = id, user
-        self.words, self.hidden, self.said = asked["ask"], asked["hidden"], asked["said"]
+        self.id, self.user, self.help = id, user, help
+        self.words, self.hidden, self.new_password = asked["ask"], asked["hidden"], asked["phase"] == "password"
+        self.said = asked["said"] or ("Your password has to be changed." if self.new_password else "")
 
 
 class PAMLoginHandler(LoginHandler):
@@ -142,10 +143,11 @@ class PAMLoginHandler(LoginHandler):
         return value.decode(errors="replace")
 
     async def post(self) -> None:
-        """Log in, or ask."""
+        """Log in, or ask; who has to change the password is not in (403)."""
         try:
             await super().post()
         except Question as question:
+            self.set_status(403 if question.new_password else 200)
             await self.finish(await self._render(username=question.user, question=question))
 
 
@@ -222,7 +224,8 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     async def _result(self, handler: web.RequestHandler, user: str, check: LoginCheck, answer: dict) -> dict | None:
         """Return and raise what `authenticate` does, by what login-check has answered."""
         if "ask" in answer:
-            raise Question(self._waiting.add(check, user, handler.xsrf_token), user, answer)
+            help = f"Not here? {self.change_password_help}" if answer["phase"] == "password" else ""
+            raise Question(self._waiting.add(check, user, handler.xsrf_token), user, help, answer)
         if answer["status"] == PAM_SUCCESS:
             # No account: sudo will say so.
             account = answer["account"] or {"name": user, "groups": []}
@@ -250,6 +253,8 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
 
     def _explain(self, *, status: int, phase: str, reason: str, said: str, **_: object) -> tuple[int, str]:
         """Return HTTP's status and the words for the login page, none where name or password is wrong."""
+        if phase == "password":
+            return 403, f"Your password was not changed: {(said or reason).rstrip('.')}. {self.change_password_help}"
         if status in PAM_CHANGE:
             return 403, f"{said or 'Your password has expired.'} {self.change_password_help}"
         if status == PAM_ACCT_EXPIRED:

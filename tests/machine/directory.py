@@ -67,7 +67,7 @@ DELAY = "overlay retcode\nretcode-parent ou=retcodes,{base}\nretcode-sleep {seco
 GROUPS = {
     "lab": (20000, []),
     "everybody": (20001, []),
-    "notebooks": (20002, ["bob", "expired", "reset", "disabled", "locked", "science", *CROWD]),
+    "notebooks": (20002, ["bob", "expired", "reset", "disabled", "locked", "novice", "science", *CROWD]),
     "science": (20003, ["chemistry"]),
     "chemistry": (20004, ["carol"]),
 }
@@ -83,6 +83,8 @@ PEOPLE = {
     "disabled": ("everybody", "objectClass: shadowAccount\nshadowExpire: 1\n"),
     "locked": ("everybody", "pwdAccountLockedTime: 000001010000Z\n"),
     **{name: ("everybody", "") for name in CROWD},
+    "novice": ("everybody", "pwdReset: TRUE\n"),
+    "outsider": ("everybody", "pwdReset: TRUE\n"),
 }
 
 

@@ -108,7 +108,7 @@ class HubUser:
         return response
 
     def send_login(self, data):
-        """Send the login form's fields `data` (dict); return the page that follows."""
+        """Send the login form's fields `data` (dict); return the page that follows. A question may come with 403."""
         url, params = f"{self.base}/hub/login", {"next": f"{self.path}/hub/home"}
         response = self.session.post(url, params=params, data=data, timeout=60)
         response.encoding = "utf-8"

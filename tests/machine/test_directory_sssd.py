@@ -1,5 +1,6 @@
 """Accounts that exist in an LDAP directory only, with SSSD, as docs/directory.md has it."""
 
+import re
 import threading
 import time
 
@@ -40,6 +41,7 @@ PACKAGES = (
     "libpam-oath",
     "oathtool",
 )
+NEW = "Ldap-Sesame-48!"
 SECRET = "3132333435363738393031323334353637383930"
 TICKET = "Kerberos-Sesame-11!"  # not the password that LDAP knows
 
@@ -105,6 +107,40 @@ def test_state_of_the_account_is_said(hub, directory, suite, name, words):
     with pytest.raises(HubError, match=words) as refused:
         hub.login(name, PASSWORD)
     assert refused.value.status == 403
+
+
+def test_expired_password_is_changed_on_the_login_page(browser, hub, directory):
+    """One page for each of SSSD's questions."""
+    page = browser.page()
+    page.goto("hub/login?next=%2Fhub%2Fhome")
+    log_in(page, "novice", PASSWORD)
+    expect(page.get_by_text("Change your password now")).to_be_visible(timeout=SLOW)
+    expect(page.get_by_text("Not here? Change it first, for example with `ssh")).to_be_visible()
+    for question in ("New Password:", "Reenter new Password:"):
+        expect(page.get_by_label(question)).to_be_focused(timeout=SLOW)
+        page.get_by_label(question).fill(NEW)
+        browser.screenshot(page, f"login-{question.split()[0].lower()}-password")
+        page.get_by_role("button", name="Continue").click()
+    expect(page.get_by_role("button", name="Start My Server")).to_be_visible(timeout=SLOW)
+    hub.login("novice", NEW)
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("novice", PASSWORD)
+
+
+def test_new_passwords_that_differ(hub, directory):
+    """SSSD's words, and where else to change it; the old one is in force."""
+    with pytest.raises(HubError, match=r"Your password was not changed: Passwords do not match\. Change it first, for example with `ssh") as refused:
+        hub.login("reset", PASSWORD, NEW, "another")
+    assert refused.value.status == 403
+    with pytest.raises(HubError, match=r"Change your password now.*New Password:"):
+        hub.login("reset", PASSWORD)
+
+
+def test_account_that_is_not_admitted_is_asked_for_no_new_password(machine, hub, directory):
+    """That would tell that the old one is right."""
+    with pytest.raises(HubError, match="Invalid username or password"):
+        hub.login("outsider", PASSWORD)
+    assert re.search("'outsider' at 127.0.0.1 may not log in, and is not asked for more than the password: .", machine.journal("-u", "jupyterhub"))
 
 
 @pytest.fixture
@@ -274,6 +310,6 @@ def test_many_questions_hold_up_nobody(machine, hub, second_factor):
     hub.login("olga", PASSWORD, second_factor(120))
 
 
-@pytest.mark.parametrize("password", [PASSWORD, TICKET, *STRANGE_PASSWORDS])
+@pytest.mark.parametrize("password", [PASSWORD, NEW, TICKET, *STRANGE_PASSWORDS])
 def test_password_is_nowhere_in_the_logs(machine, kerberos, password):
     assert machine.written(password) == ""
