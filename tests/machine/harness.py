@@ -554,3 +554,9 @@ def downloads(base, packages, say):
             raise HarnessError(f"cannot fetch {' '.join(packages)}: {(done.stderr or done.stdout).strip()}")
 
     return cached(base.parent / f"{base.name}+{key}", f"fetching {' '.join(packages)}", make, say)
+
+
+def python_of(deb):
+    """Return the version of Python (str, "3.13") that the package (Path) is made for."""
+    depends = subprocess.run(["dpkg-deb", "--field", deb, "Depends"], check=True, capture_output=True, text=True).stdout
+    return re.search(r"\bpython(3\.\d+)\b", depends)[1]

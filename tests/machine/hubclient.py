@@ -209,7 +209,7 @@ class Kernel:
     """A running kernel, and the websocket that JupyterLab would have to it."""
 
     def __init__(self, user, id):
-        self.user, self.id, self.session_id = user, id, uuid.uuid4().hex
+        self.user, self.id, self.session_id, self.shown = user, id, uuid.uuid4().hex, set()
         self.connect()
 
     def connect(self):
@@ -219,27 +219,28 @@ class Kernel:
     def execute(self, code, timeout=60, allow_stdin=False):
         """Run a cell; return what it prints and its result, as text. Raises KernelError, or what the websocket raises if it breaks.
 
-        With `allow_stdin` it may ask with input(), as in JupyterLab; nobody answers.
+        With `allow_stdin` it may ask with input(), as in JupyterLab; nobody answers. `shown` then has the formats (set of str) of what it shows.
         """
         header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": self.session_id, "username": "", "version": "5.3"}
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": allow_stdin, "stop_on_error": True}
         message = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content, "buffers": []}
         self.socket.settimeout(timeout)
         self.socket.send(json.dumps(message))
-        output, error = [], None
+        output, error, self.shown = [], None, set()
         deadline = time.monotonic() + timeout
         while True:
             if time.monotonic() > deadline:  # a silent kernel's server still pings
                 raise TimeoutError(f"no end of the cell after {timeout} s: {code}")
             kind, frame = self.socket.recv_data(control_frame=True)
             answer = json.loads(frame) if kind == websocket.ABNF.OPCODE_TEXT else {}  # binary frames carry buffers, of widgets
-            if answer.get("parent_header", {}).get("msg_id") != header["msg_id"] or answer["channel"] != "iopub":
+            if (answer.get("parent_header") or {}).get("msg_id") != header["msg_id"] or answer["channel"] != "iopub":  # xeus: null
                 continue
             kind, content = answer["msg_type"], answer["content"]
             if kind == "stream":
                 output.append(content["text"])
             elif kind in ("execute_result", "display_data"):
                 output.append(content["data"].get("text/plain", ""))
+                self.shown |= set(content["data"])
             elif kind == "error":
                 error = KernelError(re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(content["traceback"])))
             elif kind == "status" and content["execution_state"] == "idle":

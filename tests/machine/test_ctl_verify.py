@@ -202,6 +202,13 @@ FAULTS = [
         *edit(DEFAULTS, "s,^JUPYTERHUB_JAVA_HOME=.*,JUPYTERHUB_JAVA_HOME=/opt/jre,"),
     ),
     fault(
+        "kernel whose program is gone",
+        "kernels",
+        ["/usr/local/share/jupyter/kernels/old/kernel.json", "/opt/old/python, which it names, is missing", "remove /usr/local/share/jupyter/kernels/old"],
+        "mkdir -p /usr/local/share/jupyter/kernels/old; printf '%s' '{\"argv\": [\"/opt/old/python\"]}' >/usr/local/share/jupyter/kernels/old/kernel.json",
+        "rm -r /usr/local/share/jupyter/kernels/old",
+    ),
+    fault(
         "clock behind",  # a machine of nspawn cannot set its clock, so the package comes from the future
         "clock",
         ["the clock says", "timedatectl set-ntp true"],

@@ -16,7 +16,7 @@ LEVELS = (
     {"services"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "ports"},
     {"incoming", "logins"},
-    {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "pam", "paths", "sockets", "units", "watchdog"},
+    {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "kernelspecs", "pam", "paths", "sockets", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 

@@ -6,7 +6,7 @@ import re
 import time
 from pathlib import Path
 
-from ... import paths
+from ... import kernelspecs, paths
 from ...paths import DEFAULTS, LIBEXEC
 from ..command import one_line, output
 from ..common import default_setting
@@ -84,6 +84,23 @@ def java() -> Findings:
             "Spark does not start in notebooks",
             "name a folder that has it, or none for Debian's default-jre; then systemctl restart jupyterhub",
         )
+
+
+@check("kernels")
+def kernels() -> Findings:
+    """Kernels for all users: those that cannot start, and those that talk over ports, where every account can listen."""
+    found = list(kernelspecs.installed())
+    for kernel in found:
+        if kernel.wrong:
+            remedy = f"install its program, or remove {kernel.file.parent} (dpkg -S {kernel.file} names its package)"
+            yield Failed(f"{kernel.file}: {kernel.wrong}", "that kernel does not start", remedy)
+    if names := [kernel.name for kernel in found if kernel.open_to_all and not kernel.wrong]:
+        yield Warned(
+            f"kernels that talk over ports of 127.0.0.1: {', '.join(names)}",
+            "every account of the machine can read what their cells print",
+            "remove them where users do not trust each other; /usr/share/doc/jupyterhub/kernels.md has the others",
+        )
+    yield f"the bundled one{''.join(f', {kernel.name}' for kernel in found)}"
 
 
 @check("clock")
