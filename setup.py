@@ -21,6 +21,8 @@ CORE = [
     # jupyterhub-ctl
     "click==8.5.1",
     "rich==15.0.0",
+    # users' own packages in the bundled kernel
+    "pip==26.3",
     # memory in the status bar
     "jupyter-resource-usage==1.3.0",
 ]
@@ -159,6 +161,10 @@ if __name__ == "__main__":
             (
                 "share/jupyter/labextensions/jupyterhub-patient-cells",
                 ["src/jupyter/patient-cells/package.json", "src/jupyter/patient-cells/patient-cells.js"],
+            ),
+            (
+                "share/jupyter/labextensions/jupyterhub-without-packages",
+                ["src/jupyter/without-packages/package.json", "src/jupyter/without-packages/without-packages.js"],
             ),
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
             ("etc/jupyter/jupyter_server_config.d", ["src/jupyter/resource-usage.json"]),

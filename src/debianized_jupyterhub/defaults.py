@@ -81,6 +81,8 @@ def _apply_settings(c: Config) -> None:
     # It ends here if they are not valid.
     culling.limits()
     durations.login_idle()
+    if _text("JUPYTERHUB_PERSONAL_PACKAGES").lower() not in ("", "true", "false"):
+        raise SystemExit(f"JUPYTERHUB_PERSONAL_PACKAGES in {DEFAULTS}: write true or false")
     if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
         c.Authenticator.admin_users = users
     if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):

@@ -5,20 +5,28 @@ src/jupyter/jupyter_server_config.json has notebook servers use these classes.
 
 import os
 import shutil
+import subprocess
 import sys
+import tempfile
+import uuid
+from pathlib import Path
 from typing import Any
 
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from tornado import web
 from traitlets import TraitError, default
 
-from . import kernelspecs
+from . import kernelspecs, layers
 from .kernel_environment import Harmless, login_variables
 
+BUNDLED = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
+BARE_KERNEL_NAME = f"{NATIVE_KERNEL_NAME}-bundled"  # the bundled one without the user's packages
+PROOF = 30  # seconds within which a kernel with replaced packages has to answer
 OWN_KERNEL_NAME, MACHINES_KERNEL_NAME = f"{NATIVE_KERNEL_NAME}-own", f"{NATIVE_KERNEL_NAME}-machine"
 ADDED_NAMES = {OWN_KERNEL_NAME: " (your own)", MACHINES_KERNEL_NAME: " (the machine's)"}
-BUNDLED = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
 
 
 class BrokenKernel(web.HTTPError):
@@ -55,10 +63,14 @@ class BundledKernelSpecManager(KernelSpecManager):
             folder = os.path.join(place, NATIVE_KERNEL_NAME)
             if os.path.isfile(f"{folder}/kernel.json"):
                 folders[MACHINES_KERNEL_NAME] = folder
+        if layers.allowed() and layers.has_packages(layers.folder()):
+            folders[BARE_KERNEL_NAME] = BUNDLED
         return folders
 
     def _find_spec_directory(self, kernel_name: str) -> str | None:
-        return self.find_kernel_specs().get(kernel_name)
+        folders = self.find_kernel_specs()
+        # Notebooks remember it, also once there are no packages to do without.
+        return folders.get(NATIVE_KERNEL_NAME if kernel_name == BARE_KERNEL_NAME else kernel_name)
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
         """Return the kernel's specification. Raises NoSuchKernel, and BrokenKernel for a file that is none."""
@@ -68,11 +80,45 @@ class BundledKernelSpecManager(KernelSpecManager):
         except (OSError, ValueError, TypeError, IndexError, TraitError) as error:
             raise BrokenKernel(f"The kernel cannot start: {self._find_spec_directory(kernel_name)}/kernel.json cannot be used ({error}).") from None
         spec.display_name += ADDED_NAMES.get(kernel_name, "")
+        if kernel_name == BARE_KERNEL_NAME:
+            spec.display_name = layers.WITHOUT
         return spec
 
 
+class Trial(AsyncKernelManager):
+    """A kernel of a layer, started to see whether it works."""
+
+    python = ""
+
+    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+        """Return the bundled kernel's command (list of str), with the layer's Python."""
+        return [self.python, *super().format_kernel_cmd(extra_arguments)[1:]]
+
+
+async def why_it_fails(python: str, env: dict[str, str]) -> str:
+    """Start a kernel with the program `python`, run a cell, and end it; return the last line that it wrote if it does not answer, "" if it does."""
+    file = os.path.join(jupyter_runtime_dir(), f"kernel-{uuid.uuid4()}.json")
+    trial = Trial(transport="ipc", connection_file=file, kernel_spec_manager=BundledKernelSpecManager())
+    trial.python = python
+    with tempfile.TemporaryFile() as said:
+        await trial.start_kernel(env=env, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
+        client = trial.client()
+        client.start_channels()
+        try:
+            await client.wait_for_ready(timeout=PROOF)
+            await client.execute("1", silent=True, reply=True, timeout=PROOF)
+        except (RuntimeError, TimeoutError) as error:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").split("\n")
+            return next((line.strip() for line in reversed(lines) if line.strip()), str(error))
+        finally:
+            client.stop_channels()
+            await trial.shutdown_kernel(now=True)
+    return ""
+
+
 class CheckedKernelManager(ServerKernelManager):
-    """Upstream's, but it talks to each kernel in a way that the kernel knows, and where a kernel's program is missing the error says so."""
+    """Upstream's, but it talks to each kernel in a way that the kernel knows, and says why one cannot start. The bundled one has the user's packages."""
 
     _harmless = Harmless()
 
@@ -91,7 +137,37 @@ class CheckedKernelManager(ServerKernelManager):
         command, options = await super()._async_pre_start_kernel(**options)
         if not shutil.which(command[0], path=options.get("env", os.environ).get("PATH")):
             raise BrokenKernel(self._what_is_missing(command[0]))
+        if self.kernel_spec.resource_dir == BUNDLED:
+            command[0] = await self._python_with_packages(command[0], options["env"])
         return command, options
+
+    async def _python_with_packages(self, python: str, env: dict[str, str]) -> str:
+        """Return the Python of the user's layer, and put what it needs into `env`; where there is none, the kernel starts all the same. Raises BrokenKernel."""
+        try:
+            if self.kernel_name == BARE_KERNEL_NAME:
+                raise layers.LayerError('this kernel is the one without them: choose "Python 3 (ipykernel)"')
+            layer = layers.prepare()
+        except layers.LayerError as error:
+            self.log.warning("A kernel without personal packages: %s", error)
+            env[layers.REFUSAL] = f"Your own packages cannot be installed here: {error}."
+            return python
+        env.update(layers.variables(layer, env))
+        env.pop(layers.REFUSAL, None)
+        await self._require_working(layer, env)
+        return f"{layer}/bin/python"
+
+    async def _require_working(self, layer: Path, env: dict[str, str]) -> None:
+        """Raise BrokenKernel if packages of the user's stand in for bundled ones and no kernel starts with them; tried once for each set of packages."""
+        suspects = layers.suspects(layer)
+        if not suspects or layers.is_known_good(layer):
+            return
+        if reason := await why_it_fails(f"{layer}/bin/python", env):
+            named = ", ".join(layers.versions(layer, suspects))
+            raise BrokenKernel(
+                f"Your own packages keep this kernel from starting ({named}): {reason}\n"
+                f'Choose the kernel "{layers.WITHOUT}". `jupyterhub-packages reset` in a terminal removes your packages.'
+            )
+        layers.remember_good(layer)
 
     def _what_is_missing(self, program: str) -> str:
         spec = self.kernel_spec

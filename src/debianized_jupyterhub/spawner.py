@@ -39,6 +39,12 @@ def java_home() -> dict:
     return {"JAVA_HOME": java} if java else {}
 
 
+def personal_packages() -> dict:
+    """Return the variable that tells notebook servers whether users may have packages of their own, if the site says so."""
+    setting = os.environ.get("JUPYTERHUB_PERSONAL_PACKAGES", "").strip()
+    return {"JUPYTERHUB_PERSONAL_PACKAGES": setting} if setting else {}
+
+
 def remove_stale_sockets(db: Session) -> None:
     """Remove what is left in the folder of servers that a hub which was killed had started; `db` is the hub's."""
     if found := list(Path(SERVERS).glob("server-*.sock")):
@@ -126,7 +132,7 @@ class GateSpawner(SudoSpawner):
 
     def get_env(self) -> dict:
         """Return the server's environment: Java's place and how often it tells the hub of its activity (culling says that), unless the site sets them."""
-        env = {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **super().get_env()}
+        env = {"JUPYTERHUB_ACTIVITY_INTERVAL": str(activity_interval()), **java_home(), **personal_packages(), **super().get_env()}
         if self.socket_name:
             env["JUPYTERHUB_SERVICE_URL"] = f"{self._socket_url()}{self.server.base_url}"
         return env

@@ -11,6 +11,7 @@ import pytest
 import requests
 from harness import wait_for
 from hubclient import BASE, Hub
+from wheels import offer
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +53,8 @@ def upgraded(site, installed, repository):
             "/etc/jupyterhub/jupyterhub_config.d/10-site.py", "c = get_config()\nc.JupyterHub.template_vars = {'announcement': 'the words of the site'}\n"
         )
         run_a_cell("open('kept.txt', 'w').write('kept')")
+        offer(machine, "answer", "1.0", {"answer.py": "value = 42\n"})
+        run_a_cell("%pip install answer")
         machine.account = machine.sh(ACCOUNTS)
         machine.refusal = refused(machine, *repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb"))
     machine.power_off()
@@ -100,6 +103,12 @@ def test_no_unit_of_ours_failed(upgraded):
 
 def test_user_works_on_with_the_files_of_before(upgraded):
     assert run_a_cell("print(open('kept.txt').read(), __import__('sys').version_info[:2])") == "kept (3, 13)"
+
+
+def test_packages_of_the_old_python_are_named_and_installed_anew(upgraded):
+    assert "1 packages of Python 3.11" in upgraded.run("jupyterhub-packages", "list", user="alice").stdout
+    assert "installed anew: answer==1.0" in upgraded.run("jupyterhub-packages", "rebuild", user="alice").stdout
+    assert run_a_cell("import answer; answer.value") == "42"
 
 
 def test_hub_knows_its_users_and_settings(upgraded):

@@ -75,18 +75,24 @@ def test_terminals_find_the_bundled_programs(machine, typist):
 
 
 def test_programs_of_the_system_come_first(machine, typist):
-    """In terminals and in cells alike."""
-    machine.sh("ln -s /usr/bin/python3.13 /usr/local/bin/python3")
+    """In terminals and in cells alike; but python and pip of a cell are those of its kernel."""
+    machine.sh("ln -s /usr/bin/python3.13 /usr/local/bin/python3; ln -s /bin/true /usr/local/bin/jupyter")
     try:
-        assert in_terminal(machine, typist, "command -v python3") == "/usr/local/bin/python3"
-        assert typist.run_cell("import shutil; shutil.which('python3')") == "'/usr/local/bin/python3'"
+        assert in_terminal(machine, typist, "command -v python3; command -v jupyter").split() == ["/usr/local/bin/python3", "/usr/local/bin/jupyter"]
+        assert typist.run_cell("import shutil; shutil.which('jupyter')") == "'/usr/local/bin/jupyter'"
+        assert typist.run_cell("import shutil, sys; shutil.which('python3') == f'{sys.prefix}/bin/python3'") == "True"
     finally:
-        machine.sh("rm /usr/local/bin/python3")
+        machine.sh("rm /usr/local/bin/python3 /usr/local/bin/jupyter")
 
 
 def test_cells_find_the_bundled_programs(machine, alice):
     bundled = machine.sh(f"readlink -f {TREE}") + "/bin"
-    assert alice.run_cell("import shutil; print(shutil.which('jupyter'), shutil.which('python3'))") == f"{bundled}/jupyter {bundled}/python3"
+    code = "import os, shutil, sys; print(shutil.which('jupyter'), shutil.which('python3'), os.path.dirname(sys.executable))"
+    jupyter, python, own = alice.run_cell(code).split()
+    assert (jupyter, python) == (f"{bundled}/jupyter", f"{own}/python3")
+    kernel = alice.kernel("python3-bundled")
+    assert kernel.execute(code).split() == [f"{bundled}/jupyter", f"{bundled}/python3", bundled]
+    kernel.shutdown()
 
 
 def test_other_sessions_keep_their_path(machine, alice):

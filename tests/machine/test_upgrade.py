@@ -14,6 +14,7 @@ import pytest
 from harness import wait_for
 from hubclient import BASE, HubUser, Prober, with_server
 from repack import VENV, repack, site_packages
+from wheels import offer
 
 pytestmark = pytest.mark.alone
 
@@ -51,9 +52,12 @@ def alice(upgrade, machine, hub):
 
 
 @pytest.fixture(scope="module")
-def kernel(alice):
+def kernel(machine, alice):
+    """alice's, with a package of her own."""
+    offer(machine, "answer", "1.0", {"answer.py": "value = 42\n"})
     kernel = alice.kernel()
     kernel.execute("held = 42")
+    kernel.execute("%pip install answer")
     return kernel
 
 
@@ -136,6 +140,7 @@ def test_old_server_serves_what_its_page_loads_later(upgraded, machine, alice, b
 def test_old_server_starts_kernels_of_its_version(upgraded, alice, before):
     kernel = alice.kernel()
     assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == before["jupyterlab"]
+    assert kernel.execute("import answer; answer.value") == "42"
     kernel.shutdown()
 
 
@@ -150,6 +155,7 @@ def test_next_server_is_the_new_version(machine, upgraded, alice, before):
     new = machine.sh("/opt/venvs/jupyterhub/bin/python -c 'import jupyterlab; print(jupyterlab.__version__)'")
     assert new != before["jupyterlab"]
     assert kernel.execute("import jupyterlab; print(jupyterlab.__version__)") == new
+    assert kernel.execute("import answer; answer.value") == "42"
     for path in files_named_by(alice.get(f"{alice.prefix}lab").text):
         assert alice.get(path).status_code == 200
 

@@ -7,6 +7,7 @@ import pytest
 VENV = "/opt/venvs/jupyterhub"
 
 PRESENT = [
+    "/usr/bin/jupyterhub-packages",
     "/usr/sbin/jupyterhub",
     "/usr/sbin/jupyterhub-ctl",
     "/usr/sbin/jupyterhub-backup",
@@ -35,6 +36,7 @@ PRESENT = [
     f"{VENV}/share/jupyter/kernels/python3/kernel.json",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-message/message.js",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-patient-cells/patient-cells.js",
+    f"{VENV}/share/jupyter/labextensions/jupyterhub-without-packages/without-packages.js",
     f"{VENV}/lib/node_modules/configurable-http-proxy/bin/configurable-http-proxy",
 ]
 
@@ -47,7 +49,7 @@ ABSENT = [
     "/usr/local/",
     "/var/cache/",
     "/direct_url.json",
-    "/site-packages/pip/",
+    "/bin/pip",
     "/site-packages/wheel/",
     "/node_modules/.cache/",
     "/requirements.local.txt",
@@ -72,6 +74,7 @@ VERSIONS = [
     "sudospawner-1.0.0",
     "pamela-1.2.0",
     "ipywidgets-",
+    "pip-26.3",
     "debianized_jupyterhub-",
 ]
 
@@ -130,6 +133,7 @@ def test_nothing_is_setuid(package):
         ("/etc/jupyterhub/jupyterhub_config.py", 0o640),
         ("/etc/sudoers.d/jupyterhub", 0o440),
         ("/etc/default/jupyterhub", 0o644),
+        ("/usr/bin/jupyterhub-packages", 0o755),
         ("/usr/sbin/jupyterhub-launcher", 0o755),
         ("/usr/libexec/jupyterhub/spawner-gate", 0o755),
     ],

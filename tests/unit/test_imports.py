@@ -14,8 +14,8 @@ LEVELS = (
     {"app", "culler", "preflight", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
     {"services"},
-    {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "ports"},
-    {"incoming", "logins"},
+    {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},
+    {"incoming", "layers", "logins"},
     {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "kernelspecs", "pam", "paths", "sockets", "units", "watchdog"},
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}

@@ -1,0 +1,37 @@
+"""Small wheels, made by the tests, and the folder of a machine from which pip takes them: there is no other index."""
+
+import base64
+import hashlib
+import io
+import pathlib
+import tempfile
+import zipfile
+
+INDEX = "/srv/index"
+PIP_CONF = f"[global]\nno-index = true\nfind-links = {INDEX}\n"
+
+
+def wheel(name, version, files, requires=()):
+    """Return a wheel (bytes) of the package `name` with the files (dict: path, text) that needs others (list of str)."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n" + "".join(f"Requires-Dist: {need}\n" for need in requires)
+    texts = {**files, f"{info}/METADATA": metadata, f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+    record = ""
+    for path, text in texts.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(text.encode())}\n"
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as zipped:
+        for path, text in {**texts, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
+            zipped.writestr(path, text)
+    return archive.getvalue()
+
+
+def offer(machine, name, version, files, requires=()):
+    """Put a package into the machine's index, which /etc/pip.conf then names for all accounts."""
+    machine.sh(f"mkdir -p {INDEX}")
+    machine.write("/etc/pip.conf", PIP_CONF)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / f"{name}-{version}-py3-none-any.whl"
+        file.write_bytes(wheel(name, version, files, requires))
+        machine.push(file, INDEX)
