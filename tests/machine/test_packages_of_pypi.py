@@ -8,7 +8,7 @@ from hubclient import HubError, with_server
 from wheels import INDEX, PIP_CONF
 
 pytestmark = pytest.mark.slow
-WHEELS = ("scikit-learn", "uv", "ipykernel==6.9", "setuptools", "wheel")
+WHEELS = ("scikit-learn", "uv", "ipykernel==6.9", "jupyter-client==7.1.2", "setuptools", "wheel")
 SOURCES = ("tornado==6.1",)  # there is no wheel for today's Python
 
 
@@ -23,7 +23,7 @@ def fetched(deb, say):
         subprocess.run([*pip, "--only-binary=:all:", f"--python-version={python}", *platforms, *WHEELS], check=True)
         subprocess.run([*pip, "--no-deps", "--no-binary=:all:", *SOURCES], check=True)
 
-    return harness.cached(harness.CACHE / "roots" / f"packages-{python}-1", "fetching packages of PyPI", make, say)
+    return harness.cached(harness.CACHE / "roots" / f"packages-{python}-2", "fetching packages of PyPI", make, say)
 
 
 @pytest.fixture(scope="module")
