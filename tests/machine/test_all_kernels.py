@@ -65,7 +65,8 @@ def alice(fetched, machine, hub):
     site = "/opt/venvs-site/bash/bin"
     machine.sh(f"python3 -m venv --system-site-packages {site}/..; {site}/pip install -q --no-index -f /srv/bash bash_kernel", timeout=120)
     machine.sh(f"{site}/python -m bash_kernel.install --prefix /usr/local")
-    machine.sh("PATH=/opt/venvs/jupyterhub/bin:$PATH /srv/npm/node_modules/.bin/tslab install --prefix /usr/local")
+    tslab = "/srv/npm/node_modules/.bin/tslab"
+    machine.sh(f"PATH=/opt/venvs/jupyterhub/bin:$PATH {tslab} install --binary {tslab} --prefix /usr/local")
     user = with_server(machine, hub, "alice")
     install = "-m ipykernel install --user --name work --display-name 'Python (work)'"
     machine.sh("python3 -m venv ~/venvs/work; ~/venvs/work/bin/pip install -q --no-index -f /srv/venv ipykernel matplotlib", user="alice", timeout=180)

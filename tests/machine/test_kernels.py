@@ -56,11 +56,11 @@ def test_kernels_are_offered(alice):
 @pytest.mark.parametrize("kernel, answer", [("xeus-gp", "42"), ("ir", "[1] 42")], indirect=["kernel"])
 def test_cell(alice, kernel, answer):
     """Also after a restart, which keeps the connection."""
-    assert kernel.execute("6 * 7") == answer
+    assert answer in kernel.execute("6 * 7")  # GP writes in colours
     alice.api("POST", f"/kernels/{kernel.id}/restart")
     kernel.close()
     kernel.connect()
-    assert kernel.execute("6 * 7") == answer
+    assert answer in kernel.execute("6 * 7")  # GP writes in colours
 
 
 @pytest.mark.parametrize("kernel", ["ir"], indirect=True)
