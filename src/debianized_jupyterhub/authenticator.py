@@ -25,6 +25,7 @@ from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM
 UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
+START = 0.1  # seconds that a question to sudo may have a core for itself: about what its programs need
 REFUSAL = 2  # seconds that a refused password takes at least, whatever was wrong with it; pam_unix asks for as many
 
 
@@ -50,6 +51,8 @@ class SudoersPolicy(Authenticator):
         super().__init__(**kwargs)
         # JupyterHub asks nobody where it is true, neither the site's rules nor sudo.
         self._allow_all, self.allow_all = self.allow_all, False
+        # One core stays free for the pages of those who are in.
+        self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.wrong_logins = WrongLogins(self.wrong_logins_of_account, self.wrong_logins_of_address, self.wrong_logins_window)
 
     def check_allow_config(self) -> None:
@@ -108,11 +111,18 @@ class SudoersPolicy(Authenticator):
             except GateError as error:
                 return f"there is no such account, and none was made: {error}"
         try:
-            answer = await ask("allowed", user=username, timeout=30)
+            answer = await self._ask_sudo(username)
         except GateError as error:
             self.log.error("Cannot ask sudo whether %s may log in: %s", username, error)
             raise web.HTTPError(503, UNAVAILABLE) from None
         return "" if answer["allowed"] else answer["reason"]
+
+    async def _ask_sudo(self, username: str) -> dict:
+        """Return the gate's answer: is the account admitted? A crowd's questions begin in turn, and none waits for one that takes long. Raises GateError."""
+        async with self._starts.turn(("user",)):
+            asking = asyncio.create_task(ask("allowed", user=username, timeout=30))
+            await asyncio.wait([asking], timeout=START)
+        return await asking
 
     async def _site_allows(self, username: str, authentication: dict | None) -> bool:
         """Return whether upstream's own allow rules, where there are any, admit the user."""
@@ -166,8 +176,6 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         super().__init__(**kwargs)
         self._waiting = WaitingLogins()
         self._turns = FairTurns(self.concurrent_logins)
-        # One core stays free for the pages of those who are in.
-        self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
 
     def get_handlers(self, app: JupyterHub) -> list[tuple[str, type]]:
