@@ -77,7 +77,7 @@ def _topics_machine(request, lowers):
     machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *lowers).boot()
     with machine.network():
         if packages:
-            machine.run("apt-get", "-qq", "-y", "-o", "APT::Install-Recommends=true", "install", *packages, timeout=300)
+            machine.run("apt-get", "-qq", "-y", "-o", "APT::Install-Recommends=true", "install", *packages, timeout=900)
         yield machine
     site.discard(machine)
 

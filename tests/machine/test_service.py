@@ -50,6 +50,18 @@ def test_restart(machine, hub):
     assert machine.pid_of("jupyterhub") not in (0, before)
 
 
+def test_hub_follows_a_new_token_of_the_proxy(machine, hub):
+    """A restart of the proxy, which `verify` advises, is all that it takes."""
+    before = machine.pid_of("jupyterhub")
+    machine.sh("sed -i 's/=..../=0000/' /etc/jupyterhub/proxy.env; systemctl restart jupyterhub-proxy")
+    wait_for(lambda: machine.pid_of("jupyterhub") not in (0, before), "the hub restarts", timeout=20)
+    wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
+    machine.add_user("tom")
+    tom = hub.login("tom", "secret")
+    assert tom.run_cell("6 * 7") == "42"
+    tom.stop()
+
+
 def test_journal_has_the_hubs_log(machine, hub):
     assert "JupyterHub is now running" in machine.journal("-u", "jupyterhub")
 
