@@ -144,7 +144,7 @@ def listen():
 
 def test_message_reaches_pages_at_once(machine, hub, root, alice):
     socket = listen()
-    assert json.loads(socket.recv()) == {"id": None, "text": None}
+    assert json.loads(socket.recv()) == {"id": None, "text": None, "ends": []}
     started = time.monotonic()
     ctl(machine, "message", "Reboot at 6 <p.m.>,", "100% sure")
     said = json.loads(socket.recv())
@@ -156,7 +156,7 @@ def test_message_reaches_pages_at_once(machine, hub, root, alice):
     assert status(machine)["message"] == "Reboot at 6 <p.m.>, 100% sure"
     assert json.loads(listen().recv()) == said  # a page that is opened later
     ctl(machine, "message", "--clear")
-    assert json.loads(socket.recv()) == {"id": None, "text": None}
+    assert json.loads(socket.recv()) == {"id": None, "text": None, "ends": []}
     page = requests.get(f"{BASE}/hub/login", timeout=10).text
     assert "Reboot" not in page and "<b>of the site</b>" in page
     assert ctl(machine, "message", "--clear").stdout == "there was no message\n"
