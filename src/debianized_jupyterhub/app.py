@@ -17,10 +17,14 @@ from urllib.parse import quote, urlsplit
 
 from jupyterhub import orm
 from jupyterhub.app import JupyterHub
+from jupyterhub.auth import Authenticator
+from jupyterhub.crypto import CryptKeeper
 from jupyterhub.objects import Hub as HubAddress
 from jupyterhub.proxy import ConfigurableHTTPProxy
+from jupyterhub.spawner import Spawner
 from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
+from traitlets import default
 
 from . import culling, ports, services, watchdog
 from .culler import Culler
@@ -47,6 +51,11 @@ class Hub(JupyterHub):
     template_vars: dict[str, Any]
     tornado_settings: dict[str, Any]
     handlers: list[tuple]
+
+    @default("classes")
+    def _own_classes(self) -> list[type]:
+        # All authenticators that are installed would be imported at each start, for --help-all alone.
+        return [Spawner, Authenticator, CryptKeeper]
 
     async def init_role_creation(self) -> None:
         self._own = services.wanted()

@@ -173,12 +173,12 @@ def lab(machine, hub, browser, idle, culling):
 
     def from_memory(route):
         """Answer what a page asks its server for now and then, without asking it: nobody is there, or the tab is not on show."""
-        path = route.request.url.partition("?")[0]
-        if path not in kept:
-            kept[path] = route.fetch()
-        route.fulfill(response=kept[path])
+        asked = route.request.method, route.request.url.partition("?")[0]
+        if asked not in kept:
+            kept[asked] = route.fetch()
+        route.fulfill(response=kept[asked])
 
-    page.route(re.compile("/user/idle/api/(?!me)"), from_memory)
+    page.route(re.compile("/user/idle/(lab/)?api/(?!me)"), from_memory)
     return page
 
 

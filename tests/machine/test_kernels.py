@@ -161,7 +161,7 @@ def test_python_of_the_machines_kernels_is_the_machines(alice, sites_kernel, nam
 @pytest.mark.parametrize(
     "spec, words",
     [
-        ('{"argv": ["/opt/old/kernel"], "display_name": "Old"}', 'The kernel "Old" cannot start: /opt/old/kernel, which it needs, is not installed.'),
+        ('{"argv": ["/opt/old/kernel"], "display_name": "Old"}', 'The kernel "Old" cannot start:\n/opt/old/kernel, which it needs, is not installed.'),
         ('{"argv": [', f"The kernel cannot start: {SITES}/new/kernel.json cannot be used"),
         ('{"argv": []}', "it names no program"),
     ],

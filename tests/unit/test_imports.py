@@ -11,7 +11,7 @@ LEVELS = (
     {"ctl.verify"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
-    {"app", "culler", "preflight", "settings_check"},
+    {"app", "culler", "keeper", "preflight", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
     {"services"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},

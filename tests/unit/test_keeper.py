@@ -1,4 +1,4 @@
-"""The keeper of the ports, with real sockets: ports.py."""
+"""The keeper of the ports, with real sockets: keeper.py."""
 
 import asyncio
 import http.client
@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from debianized_jupyterhub import ports
+from debianized_jupyterhub import keeper as keeping
 
 ME = pwd.getpwuid(os.getuid()).pw_name
 
@@ -16,11 +16,11 @@ ME = pwd.getpwuid(os.getuid()).pw_name
 @pytest.fixture
 def keeper(tmp_path, monkeypatch):
     """A keeper whose front socket is in a folder of the test, and whose hub and proxy are we."""
-    monkeypatch.setattr(ports, "HUB_SOCKET", str(tmp_path / "hub.sock"))
-    monkeypatch.setattr(ports, "TAKER", dict.fromkeys(ports.TAKER, ME))
-    monkeypatch.setattr(ports, "PATIENCE", 0.001)
+    monkeypatch.setattr(keeping, "HUB_SOCKET", str(tmp_path / "hub.sock"))
+    monkeypatch.setattr(keeping, "TAKER", dict.fromkeys(keeping.TAKER, ME))
+    monkeypatch.setattr(keeping, "PATIENCE", 0.001)
     monkeypatch.delenv("LISTEN_FDS", raising=False)
-    keeper = ports.Keeper({"public": ("127.0.0.1", 0), "front": ports.HUB_SOCKET})
+    keeper = keeping.Keeper({"public": ("127.0.0.1", 0), "front": keeping.HUB_SOCKET})
     yield keeper
     for name in list(keeper.sockets):
         keeper.sockets.pop(name).close()
@@ -67,7 +67,7 @@ def test_others_get_nothing(keeper, action):
     listener = do(keeper, action="take", name="front", address="")
     request = {"action": action, "name": "front", "address": "", "waits": False}
     if action == "take":
-        with pytest.raises(ports.Refused, match="mallory may not have the socket front"):
+        with pytest.raises(keeping.Refused, match="mallory may not have the socket front"):
             asyncio.run(keeper._do(request, "mallory"))
     else:
         asyncio.run(keeper._do(request, "mallory"))
@@ -77,7 +77,7 @@ def test_others_get_nothing(keeper, action):
 def test_taken_port_names_the_account(keeper):
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        with pytest.raises(ports.Refused) as refused:
+        with pytest.raises(keeping.Refused) as refused:
             do(keeper, action="take", name="public", address=["127.0.0.1", port])
     assert str(refused.value).startswith(f"127.0.0.1, port {port}: taken by the account {ME}, `ss -ltnp") and refused.value.holder == ME
 
@@ -85,19 +85,19 @@ def test_taken_port_names_the_account(keeper):
 @pytest.mark.parametrize("address, said", [(["host.example.org", 8000], "host.example.org, port 8000: "), (["127.0.0.1", "x"], "invalid literal")])
 def test_address_that_is_none(keeper, address, said):
     """Names are not for the keeper to resolve, which would wait for DNS."""
-    with pytest.raises((ports.Refused, ValueError), match=said):
+    with pytest.raises((keeping.Refused, ValueError), match=said):
         do(keeper, action="take", name="public", address=address)
 
 
 def test_keeper_that_was_stopped_leaves_its_sockets_to_the_services(keeper, monkeypatch):
     """A second socket at the same port would get half of the connections. It is opened once the service has gone."""
-    monkeypatch.setattr(ports.accounts, "PORTS", ME)
+    monkeypatch.setattr(keeping.accounts, "PORTS", ME)
     address = ("127.0.0.1", free_port())
     serving = do(keeper, action="take", name="public", address=address).dup(), do(keeper, action="take", name="front", address="").dup()
     for name in ("public", "front"):
         keeper.sockets.pop(name).close()
     for name, where in (("public", address), ("front", "")):
-        with pytest.raises(ports.Taken, match="still has the socket"):
+        with pytest.raises(keeping.Taken, match="still has the socket"):
             do(keeper, action="take", name=name, address=where)
     for listener in serving:
         listener.close()
@@ -108,13 +108,13 @@ def test_keeper_that_was_stopped_leaves_its_sockets_to_the_services(keeper, monk
 @pytest.mark.parametrize("name, port", [("api", 22), ("public", 25)])
 def test_low_port_is_the_administrators_to_choose(keeper, name, port):
     """The keeper has the right to bind it; an account that asks has not, unless the setting says so."""
-    with pytest.raises(ports.Refused, match=f"port {port} is below 1024"):
+    with pytest.raises(keeping.Refused, match=f"port {port} is below 1024"):
         do(keeper, action="take", name=name, address=["127.0.0.1", port])
 
 
 def test_low_port_of_the_setting_is_given(keeper, monkeypatch):
     port = free_port()
-    monkeypatch.setattr(ports, "OPEN_TO_ALL", port + 1)
+    monkeypatch.setattr(keeping, "OPEN_TO_ALL", port + 1)
     keeper.settings["public"] = ("127.0.0.1", port)
     assert do(keeper, action="take", name="public", address=["127.0.0.1", port]).getsockname() == ("127.0.0.1", port)
 
@@ -130,7 +130,7 @@ def test_released_port_is_everybodys(keeper):
 def test_who_is_away_is_said_to_be(keeper, tmp_path, monkeypatch):
     page = tmp_path / "away.html"
     page.write_text("Back in a moment")
-    monkeypatch.setattr(ports, "AWAY_PAGE", str(page))
+    monkeypatch.setattr(keeping, "AWAY_PAGE", str(page))
     port = free_port()
 
     def ask():
