@@ -48,7 +48,7 @@ def personal_packages() -> dict:
 def remove_stale_sockets(db: Session) -> None:
     """Remove what is left in the folder of servers that a hub which was killed had started; `db` is the hub's."""
     if found := list(Path(SERVERS).glob("server-*.sock")):
-        known = {(state or {}).get("socket") for (state,) in db.query(orm.Spawner.state)}
+        known = {(spawner.state or {}).get("socket") for spawner in db.query(orm.Spawner)}
         for path in found:
             if path.name not in known:
                 path.unlink(missing_ok=True)

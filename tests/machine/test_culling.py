@@ -161,7 +161,7 @@ def test_no_token_is_left_of_earlier_starts(machine, hub, culling):
 @pytest.fixture(scope="module")
 def lab(machine, hub, browser, idle, culling):
     """idle's JupyterLab, with an idle time and an age that people can read a notification in."""
-    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="30s", JUPYTERHUB_CULL_MAX_AGE="150s")
+    set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="30s", JUPYTERHUB_CULL_MAX_AGE="120s")
     page = browser.page()
     page.goto("/hub/login")
     page.get_by_label("Username").fill("idle")
@@ -178,7 +178,7 @@ def lab(machine, hub, browser, idle, culling):
             kept[asked] = route.fetch()
         route.fulfill(response=kept[asked])
 
-    page.route(re.compile("/user/idle/(lab/)?api/(?!me)"), from_memory)
+    page.route(re.compile(r"/user/idle/(lab/)?api/(?!me\b)"), from_memory)
     return page
 
 
@@ -186,13 +186,15 @@ def test_page_says_that_its_server_will_be_stopped(lab, browser):
     notice = lab.locator(".Toastify__toast")
     expect(notice).to_contain_text("Your notebook server is not in use. This server and its kernels are stopped in less than a minute", timeout=60_000)
     browser.screenshot(lab, "about-to-be-stopped")
-    notice.get_by_role("button", name="Keep it running").click()
+    with lab.expect_response(re.compile(r"/user/idle/api/me\b")) as answer:
+        notice.get_by_role("button", name="Keep it running").click()
+    assert answer.value.ok
     expect(notice).to_have_count(0, timeout=10_000)
 
 
 def test_server_that_is_kept_reaches_the_age_limit(machine, lab, idle):
+    lab.evaluate("setInterval(() => fetch('/user/idle/api/me', {headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]+)/)[1]}}), 3000)")
     expect(lab.locator(".Toastify__toast")).to_contain_text("Your notebook server reaches the age limit.", timeout=150_000)
-    lab.evaluate("setInterval(() => fetch('/user/idle/api/me'), 3000)")
     wait_for(lambda: "idle" not in with_server(machine), "the server is stopped", timeout=90, every=1)
     assert "because it had reached the age limit." in page_text(idle.get("/hub/home"))
 

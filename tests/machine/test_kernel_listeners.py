@@ -291,7 +291,7 @@ def test_strangers_cannot_use_an_open_debugger(machine, debugger, who):
 
 def test_users_own_programs_may_use_her_debugger(machine, debugger):
     """Also by IPv6's way to IPv4: the check knows which connection is whose."""
-    connect = "import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2]), 5); print(s.recv(14))"
+    connect = "import socket, sys; s = socket.create_connection((sys.argv[1], sys.argv[2]), 30); print(s.recv(14))"
     for port in all_ports(machine):
         for address in ("127.0.0.1", "::ffff:127.0.0.1"):
             assert machine.run(PYTHON, "-c", connect, address, port, user="alice").stdout == "b'Content-Length'\n"

@@ -43,10 +43,12 @@
     const message = () => `${end.text} This server and its kernels are stopped ${span(end.at)}: save your work.`;
     const keep = {
       label: 'Keep it running',
-      callback: () => {
+      callback: async () => {
         put = end.at;
+        const { ServerConnection } = await load('@jupyterlab/services');
         const { serverSettings } = app.serviceManager;
-        void fetch(`${serverSettings.baseUrl}api/me`, { credentials: 'same-origin' });
+        // Any request of JupyterLab's is use; one of the page's own has no XSRF token, and is refused.
+        await ServerConnection.makeRequest(`${serverSettings.baseUrl}api/me`, {}, serverSettings);
       }
     };
     const show = async next => {
