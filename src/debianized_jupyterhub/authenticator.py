@@ -12,7 +12,7 @@ from jupyterhub.auth import Authenticator, PAMAuthenticator
 from jupyterhub.handlers.login import LoginHandler
 from jupyterhub.utils import maybe_future
 from tornado import web
-from traitlets import Bool, Integer, Unicode, default
+from traitlets import Bool, Integer, Set, Unicode, default
 
 from . import accounts
 from .addresses import host_of
@@ -21,6 +21,7 @@ from .journal import because
 from .login_check import LoginCheck, LoginCheckError, WaitingLogins
 from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
+from .standing import Standing, Standings
 
 UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
@@ -41,6 +42,10 @@ class SudoersPolicy(Authenticator):
     wrong_logins_of_account = Integer(20, config=True, help="How many wrong logins of an account there may be within the window; 0 for any number.")
     wrong_logins_of_address = Integer(100, config=True, help="How many there may be from an address of another machine; 0 for any number.")
     wrong_logins_window = Integer(900, config=True, help="Seconds until a wrong login does not count any more.")
+    account_service = Unicode("jupyterhub", config=True, help="PAM's service for the account phase before starts, and of those who are logged in.")
+    refused_shells = Set(Unicode(), {"nologin", "false"}, config=True, help="An account with such a shell (a name without folders) is not for logins.")
+    account_memory = Integer(86400, config=True, help="Seconds for which the last answer about an account counts while there is no newer one.")
+    account_timeout = Integer(5, config=True, help="Seconds for which an answer about an account is waited for.")
     # Where a provider has shown who somebody is, there is no password to guess, and a reason to be given.
     says_who_is_not_admitted = False
 
@@ -54,6 +59,23 @@ class SudoersPolicy(Authenticator):
         # One core stays free for the pages of those who are in.
         self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.wrong_logins = WrongLogins(self.wrong_logins_of_account, self.wrong_logins_of_address, self.wrong_logins_window)
+        self._standings = Standings(self.account_service, self.refused_shells, self.account_memory, self.account_timeout)
+
+    @default("auth_refresh_strict")
+    def _tokens_too(self) -> bool:
+        return True
+
+    async def refresh_user(self, user: Any, handler: web.RequestHandler | None = None) -> bool | dict:
+        """Return False where the account may not be used any more, or what the authenticator itself says."""
+        standing = await self._standings.of(user.name)
+        if standing.reason:
+            self.log.warning("The login of %s counts no more: %s", user.name, standing.reason)
+            return False
+        return await maybe_future(super().refresh_user(user, handler))
+
+    async def why_not_start(self, username: str) -> Standing:
+        """Return why the account's server may not be started; without reasons where it may."""
+        return await self._standings.of(username, starts=True)
 
     def check_allow_config(self) -> None:
         """Skip JupyterHub's warning that no rule is set: there always is one, in sudoers."""
@@ -91,12 +113,21 @@ class SudoersPolicy(Authenticator):
         """
         reason = await self.why_not_admitted(username, authentication, make=True)
         if not reason:
+            await self._require_good_standing(username)
             return True
         self.log.warning("%s may not log in: %s", username, reason)
         because(reason)
         if self.says_who_is_not_admitted:
             raise web.HTTPError(403, accounts.NOT_ADMITTED.format(username))
         return False
+
+    async def _require_good_standing(self, username: str) -> None:
+        """Raise HTTPError 403, with words for the login page, for an account that has shown its password, and may not be used."""
+        standing = await self.why_not_start(username)
+        if standing.reason:
+            self.log.warning("%s may not log in: %s", username, standing.reason)
+            because(standing.reason)
+            raise web.HTTPError(403, standing.words)
 
     async def why_not_admitted(self, username: str, authentication: dict | None, make: bool = False) -> str:
         """Return the rule that keeps an account out, "" if it is admitted; `make` it where create_accounts says so and it is missing.
@@ -316,6 +347,10 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         finally:
             if check and "ask" not in answer:
                 check.close()
+
+    @default("account_service")
+    def _service_of_logins(self) -> str:
+        return self.service
 
     @default("login_hint")
     def _login_hint(self) -> str:

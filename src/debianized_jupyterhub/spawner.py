@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from sudospawner import SudoSpawner
 
 from . import accounts
+from .authenticator import SudoersPolicy
 from .culling import activity_interval
 from .gate import GateError, ask
 from .paths import SERVERS
@@ -158,6 +159,7 @@ class GateSpawner(SudoSpawner):
         """
         self.ip = self.ip or "127.0.0.1"
         self.ended = ""
+        await self._require_good_standing()
         async with turns:
             if self.on_unix_sockets:
                 self.socket_name = f"server-{secrets.token_hex(8)}.sock"
@@ -172,6 +174,13 @@ class GateSpawner(SudoSpawner):
             except GateError as error:
                 raise await self._refusal(str(error)) from None
         return self._socket_url() if self.socket_name else (self.ip, self.port)
+
+    async def _require_good_standing(self) -> None:
+        """Raise SpawnException, with words for the user's page, for an account that may not be used any more; a site's own authenticator is not asked."""
+        if isinstance(self.authenticator, SudoersPolicy):
+            standing = await self.authenticator.why_not_start(self.user.name)
+            if standing.reason:
+                raise _told(SpawnException(standing.words, reason="account", log_message=standing.reason, status_code=403))
 
     async def _refusal(self, reason: str) -> SpawnException:
         """Return the exception for a start that failed for `reason`. Whom sudo does not admit reads what the login page says; the log has the reason."""

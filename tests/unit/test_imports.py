@@ -14,6 +14,7 @@ LEVELS = (
     {"app", "culler", "keeper", "preflight", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
     {"services"},
+    {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},
     {"incoming", "layers", "logins"},
     {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "kernelspecs", "pam", "paths", "sockets", "units", "watchdog"},

@@ -1,0 +1,146 @@
+"""Cookies and tokens of accounts that may not be used any more: they start nothing, and end; who is in is left alone where nothing is certain."""
+
+import re
+import time
+
+import pytest
+from harness import wait_for
+from hubclient import BASE, HubError, HubUser
+
+CONFIG = "/etc/jupyterhub/jupyterhub_config.py"
+LOGIN_CHECK = "jupyterhub-login.socket jupyterhub-login.service"
+
+# What was done to the account `ends`: (command, the way back, what the page says, what the journal says)
+ENDS = {
+    "password locked": ("passwd -q --lock ends", "passwd -q --unlock ends", "Your account is locked", "its password is locked"),
+    "expired": ("chage --expiredate 1970-01-02 ends", "chage --expiredate -1 ends", "account has expired", "PAM's account phase says"),
+    "password expired": ("chage --lastday 0 ends", "chage --lastday 20000 ends", "[Pp]assword", "PAM's account phase says"),
+    "nologin": ("usermod --shell /usr/sbin/nologin ends", "usermod --shell /bin/bash ends", "not for logins", "its shell is none"),
+    "false": ("usermod --shell /bin/false ends", "usermod --shell /bin/bash ends", "not for logins", "its shell is none"),
+    "shell missing": ("usermod --shell /opt/no/shell ends 2>&1", "usermod --shell /bin/bash ends", "not for logins", "it is missing"),
+    "pam_access": (
+        "cp -p /etc/pam.d/jupyterhub /root/; sed -i '1i account required pam_access.so' /etc/pam.d/jupyterhub; echo '-:ends:ALL' >>/etc/security/access.conf",
+        "mv /root/jupyterhub /etc/pam.d/; sed -i '/^-:ends/d' /etc/security/access.conf",
+        "may not (be used|log in) here",
+        "PAM's account phase says",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def short_memory(machine, hub):
+    """Who is logged in is looked at anew every second."""
+    machine.sh(f"echo 'c.Authenticator.auth_refresh_age = 1' >>{CONFIG}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    machine.sh("date +@%s.%N >/tmp/begun")
+
+
+@pytest.fixture(scope="module")
+def ends(machine, hub, short_memory):
+    """A user with a token."""
+    machine.add_user("ends")
+    user = hub.login("ends", "secret")
+    user.token = user.hub_api("POST", "/users/ends/tokens", json={}).json()["token"]
+    return user
+
+
+def by_token(user, method, path):
+    """Call the hub's REST API with the user's token, as a program does; return the answer, also a refusal."""
+    program = HubUser(BASE, user.name)
+    return program.session.request(method, f"{BASE}/hub/api{path}", headers={"Authorization": f"token {user.token}"}, timeout=60)
+
+
+def servers(machine):
+    return machine.sh("pgrep --uid ends --full jupyterhub-singleuser || true")
+
+
+def refused(ask):
+    with pytest.raises(HubError) as error:
+        ask()
+    return error.value.text
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_account_that_may_not_be_used(machine, hub, ends, name):
+    make, back, words, reason = ENDS[name]
+    machine.sh(f"date +@%s.%N >/tmp/begun; {make}")
+    try:
+        time.sleep(1.1)  # the refresh's age
+        assert by_token(ends, "POST", "/users/ends/server").status_code == 403
+        time.sleep(1.1)
+        assert "/hub/login" in ends.session.get(f"{BASE}/hub/home", timeout=60).url  # the cookie
+        said = refused(lambda: hub.login("ends", "secret"))
+        pattern = "Invalid username" if name == "password locked" else words  # PAM knows it as no password at all
+        assert re.search(pattern, said), said
+        assert servers(machine) == ""
+        assert reason in machine.journal("-u", "jupyterhub", f"--since={machine.sh('cat /tmp/begun')}")
+    finally:
+        machine.sh(back)
+    assert by_token(ends, "GET", "/user").json()["name"] == "ends"
+
+
+def test_start_says_why(machine, hub, ends):
+    """The page of a start, and the answer to a program: where the account was looked at shortly before."""
+    ends = again(hub, ends)
+    machine.sh(f"sed -i 's/^c.Authenticator.auth_refresh_age.*/c.Authenticator.auth_refresh_age = 300/' {CONFIG}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    ends.get("/hub/home")
+    assert by_token(ends, "GET", "/user").ok
+    machine.sh("chage --expiredate 1970-01-02 ends")
+    try:
+        answer = by_token(ends, "POST", "/users/ends/server")
+        assert answer.status_code in (400, 403) and "account has expired" in answer.text
+        assert "Your account has expired; please contact your system administrator" in refused(ends.spawn)
+        assert servers(machine) == ""
+    finally:
+        machine.sh("chage --expiredate -1 ends")
+
+
+def again(hub, user):
+    """Return the user, logged in anew, with the token."""
+    found = hub.login(user.name, "secret")
+    found.token = user.token
+    return found
+
+
+def test_closed_logins_leave_alone_who_is_in(machine, hub, ends):
+    ends = again(hub, ends)
+    ends.spawn()
+    machine.add_user("late")
+    late = hub.login("late", "secret")
+    machine.sh("echo 'New disks until noon.' >/etc/nologin")
+    try:
+        assert "New disks until noon." in refused(late.spawn)
+        assert "/hub/home" in late.get("/hub/home").url
+        assert "New disks" in refused(lambda: hub.login("late", "secret"))
+        assert ends.api("GET", "/status").ok
+    finally:
+        machine.sh("rm /etc/nologin")
+    late.spawn()
+    late.stop()
+    ends.stop()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill --signal=STOP"])
+def test_nobody_is_ended_where_nothing_is_certain(machine, hub, ends, how):
+    """A directory that is down, or slow: the last answer counts, and the hub's pages do not wait."""
+    good = again(hub, ends)
+    good.get("/hub/home")
+    machine.sh("systemctl start jupyterhub-login")
+    machine.sh(f"systemctl {how} {LOGIN_CHECK if how == 'stop' else 'jupyterhub-login.service'}")
+    try:
+        good.spawn()
+        good.stop()
+    finally:
+        machine.sh(f"systemctl kill --signal=CONT jupyterhub-login.service || true; systemctl restart {LOGIN_CHECK}")
+
+
+def test_account_that_is_gone(machine, hub, ends):
+    """Local files are certain: at once."""
+    machine.sh(f"sed -i 's/^c.Authenticator.auth_refresh_age.*/c.Authenticator.auth_refresh_age = 1/' {CONFIG}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    gone = again(hub, ends)
+    time.sleep(1.1)
+    machine.sh("loginctl terminate-user ends; sleep 1; userdel ends")
+    assert "/hub/login" in gone.session.get(f"{BASE}/hub/home", timeout=60).url
+    assert by_token(gone, "GET", "/user").status_code == 403
