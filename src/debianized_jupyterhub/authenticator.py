@@ -113,7 +113,7 @@ class SudoersPolicy(Authenticator):
         """
         reason = await self.why_not_admitted(username, authentication, make=True)
         if not reason:
-            await self._require_good_standing(username)
+            await self._require_good_standing(username, authentication)
             return True
         self.log.warning("%s may not log in: %s", username, reason)
         because(reason)
@@ -121,9 +121,10 @@ class SudoersPolicy(Authenticator):
             raise web.HTTPError(403, accounts.NOT_ADMITTED.format(username))
         return False
 
-    async def _require_good_standing(self, username: str) -> None:
+    async def _require_good_standing(self, username: str, authentication: dict | None) -> None:
         """Raise HTTPError 403, with words for the login page, for an account that has shown its password, and may not be used."""
-        standing = await self.why_not_start(username)
+        answer = (authentication or {}).get("standing")  # PAM has told it with the login
+        standing = self._standings.told(username, answer, starts=True) if answer else await self.why_not_start(username)
         if standing.reason:
             self.log.warning("%s may not log in: %s", username, standing.reason)
             because(standing.reason)
@@ -268,7 +269,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         if answer["status"] == PAM_SUCCESS:
             # No account: sudo will say so.
             account = answer["account"] or {"name": user, "groups": []}
-            return {"name": account["name"], "system_groups": account["groups"]}
+            return {"name": account["name"], "system_groups": account["groups"], "standing": answer if answer["account"] else None}
         self.log.warning(
             "PAM did not let %r at %s in (%s phase): %s. %s",
             *(shortened(user), handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),

@@ -42,12 +42,16 @@ class Standings:
 
     async def of(self, name: str, *, starts: bool = False) -> Standing:
         """Return how the account `name` stands; where it `starts` something, closed logins count, too."""
-        now = time.monotonic()
         try:
             answer = await ask({"action": "standing", "service": self._service, "user": name}, self._patience)
         except LoginCheckError as error:
             log.warning("How the account %s stands cannot be found out, the last answer counts: %s", name, error)
-            return self._last(name, now)
+            return self._last(name, time.monotonic())
+        return self.told(name, answer, starts=starts)
+
+    def told(self, name: str, answer: dict, *, starts: bool = False) -> Standing:
+        """Return how the account stands by login-check's `answer`, whose head describes it."""
+        now = time.monotonic()
         if starts and answer["closed"] is not None:
             return Standing("logins are closed: /etc/nologin or /run/nologin", f"Logins are closed at the moment. {answer['closed']}".rstrip())
         found = self._judged(name, answer, now)

@@ -169,14 +169,17 @@ def test_slow_directory_delays_nobody_else(hub, slow_directory):
 @pytest.fixture
 def directory_down(machine, hub, directory):
     machine.run("id", "erin")  # known, but has never logged in
+    alice = hub.login("alice", PASSWORD)
     directory.down()
-    yield
+    yield alice
     directory.up()
     restart_sssd(machine)
 
 
 def test_directory_down(hub, directory_down):
-    """Who has logged in before gets in; others are told why not."""
+    """Who has logged in before gets in, and who is in can start a server; others are told why not."""
+    directory_down.stop()
+    directory_down.spawn()
     alice = hub.login("alice", PASSWORD)
     assert alice.server_ready
     with pytest.raises(HubError, match="the directory that knows your password is out of reach"):
