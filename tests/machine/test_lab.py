@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browser import SLOW, log_in, menu, run_cell, wait_for_lab
+from browser import SLOW, log_in, menu, new_notebook, run_cell, wait_for_lab
 from harness import wait_for
 from hubclient import HubError, with_server
 from playwright.sync_api import expect
@@ -148,14 +148,14 @@ def test_missing_environment_is_named_in_the_browser(browser, page, alice, own_p
 # -- Cells -------------------------------------------------------------------------------------------------------------------------
 
 
-def type_at_once(page, *cells):
-    """Type into a notebook that has just appeared, Shift+Enter after each cell; return the Locators of their outputs."""
+def type_at_once(page, *cells, number=0):
+    """Type into a notebook from its last cell on, which is the one of that number, Shift+Enter after each; return the Locators of their outputs."""
     notebook = page.locator(".jp-NotebookPanel:visible")
-    notebook.locator(".jp-CodeCell .cm-content").first.click()
+    notebook.locator(".jp-CodeCell .cm-content").nth(number).click()
     for code in cells:
         page.keyboard.insert_text(code)
         page.keyboard.press("Shift+Enter")
-    return [notebook.locator(".jp-CodeCell").nth(number).locator(".jp-OutputArea-output") for number in range(len(cells))]
+    return [notebook.locator(".jp-CodeCell").nth(number + after).locator(".jp-OutputArea-output") for after in range(len(cells))]
 
 
 @pytest.mark.parametrize("seconds", [0, 3])
@@ -169,6 +169,43 @@ def test_cells_run_before_the_kernel_is_connected(page, seconds):
     expect(first).to_have_text("6", timeout=SLOW)
     expect(second).to_have_text("42", timeout=SLOW)
     page.unroute_all()
+
+
+@pytest.mark.parametrize(
+    "first, then, request_",
+    [
+        ("Shut Down Kernel", "Change Kernel…", r"POST .*/api/sessions\?"),
+        (None, "Change Kernel…", r"PATCH .*/api/sessions/"),
+        (None, "Restart Kernel…", r"POST .*/api/kernels/.*/restart\?"),
+    ],
+    ids=["start", "change", "restart"],
+)
+def test_cells_run_while_one_kernel_follows_another(page, first, then, request_):
+    """They wait for the new one."""
+    asked = []
+
+    def slowly(route):
+        if re.match(request_, f"{route.request.method} {route.request.url}"):
+            asked.append(route.request.url)
+            tab.wait_for_timeout(3000)
+        route.continue_()
+
+    with page.context.new_page() as tab:
+        tab.goto("/user/alice/lab/workspaces/follow?reset")
+        wait_for_lab(tab)
+        new_notebook(tab)
+        expect(run_cell(tab, "x = 0; print(x)")).to_have_text("0", timeout=SLOW)
+        if first:
+            menu(tab, "Kernel", first)
+            expect(tab.get_by_role("button", name="No Kernel", exact=True)).to_be_visible(timeout=SLOW)
+        tab.route("**/api/**", slowly)
+        menu(tab, "Kernel", then)
+        if "Change" in then:
+            tab.locator(".jp-Dialog select").select_option(json.dumps({"name": "python3"}, separators=(",", ":")))
+        tab.locator(".jp-Dialog .jp-mod-accept").click()
+        output = type_at_once(tab, "print('x' in globals())", "x = 1", number=1)[0]
+        expect(output).to_have_text("False", timeout=SLOW)
+        assert len(asked) == 1
 
 
 def test_cells_run_before_the_kernel_is_connected_in_notebook_7(page, alice):
