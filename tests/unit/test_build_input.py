@@ -109,6 +109,13 @@ def test_interrupted_build_leaves_nothing(tree):
         time.sleep(0.2)
 
 
+def test_patch_of_the_examples_applies(tree):
+    """As debian/rules has it where web servers are older, which the default suite's build does not show."""
+    (patch,) = (tree / "debian/patches/examples-older-servers").iterdir()
+    command = ["patch", "--batch", "--fuzz=0", "--strip=1", "--directory", tree / "docs/examples", "--input", patch]
+    assert subprocess.run(command, check=False, capture_output=True, text=True).returncode == 0
+
+
 # What is changed in a file, and what the build's last line says then.
 TAMPERED = {
     "wheel": ("requirements.txt", r"(?<=--hash=sha256:)[0-9a-f]{8}", "0" * 8, "does not match its hash in requirements.txt"),
