@@ -192,6 +192,7 @@ def test_page_says_that_its_server_will_be_stopped(lab, browser):
     expect(notice).to_have_count(0, timeout=10_000)
 
 
+@pytest.mark.slow
 def test_server_that_is_kept_reaches_the_age_limit(machine, lab, idle):
     lab.evaluate("setInterval(() => fetch('/user/idle/api/me', {headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]+)/)[1]}}), 3000)")
     expect(lab.locator(".Toastify__toast")).to_contain_text("Your notebook server reaches the age limit.", timeout=150_000)
@@ -239,9 +240,9 @@ def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
 
 
 def test_online_withdraws_the_time(machine, hub, idle, no_culling):
-    machine.run("jupyterhub-ctl", "offline", "--stop-at", "+10s")
+    machine.run("jupyterhub-ctl", "offline", "--stop-at", "+5s")
     machine.run("jupyterhub-ctl", "online")
     idle.spawn()
-    time.sleep(15)
+    time.sleep(8)
     assert with_server(machine) == {"idle"}
     assert "no server is stopped" not in machine.run("jupyterhub-ctl", "offline").stdout

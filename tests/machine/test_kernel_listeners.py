@@ -433,13 +433,15 @@ def test_adapter_ends_with_its_kernel(machine, alice):
 
 # Subscribes to all that is published at the ports in argv, and prints what came within three seconds.
 SUBSCRIBE = """
-import sys, zmq
+import sys, time, zmq
 context = zmq.Context()
-for port in sys.argv[1:]:
-    socket = context.socket(zmq.SUB)
+sockets = [context.socket(zmq.SUB) for _ in sys.argv[1:]]
+for socket, port in zip(sockets, sys.argv[1:]):
     socket.connect(f"tcp://127.0.0.1:{port}")
     socket.subscribe(b"")
-    print(socket.recv_multipart() if socket.poll(3000) else "nothing")
+time.sleep(3)
+for socket in sockets:
+    print(socket.recv_multipart() if socket.poll(0) else "nothing")
 """
 
 

@@ -34,12 +34,12 @@ def first_menu(browser, language, shot):
         return name.inner_text()
 
 
-@pytest.mark.parametrize("language", PACKS)
+@pytest.mark.parametrize("language", ["de-DE", *(pytest.param(language, marks=pytest.mark.slow) for language in ("fr-FR", "zh-CN"))])
 def test_language_of_the_browser(browser, language):
     assert first_menu(browser, language, shot=True) == PACKS[language]
 
 
-@pytest.mark.parametrize("language", ["en-GB", "nl-NL"])
+@pytest.mark.parametrize("language", ["en-GB", pytest.param("nl-NL", marks=pytest.mark.slow)])
 def test_english_without_a_pack(browser, language):
     """And for English, though other packs are there."""
     assert first_menu(browser, language, shot=False) == "File"

@@ -32,10 +32,17 @@ def upgrade(deb, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def prepared(site, installed, upgrade):
+def chosen(request):
+    """What is interrupted in this run (set of str)."""
+    return {item.callspec.params["what"] for item in request.session.items if item.path == request.path and hasattr(item, "callspec")}
+
+
+@pytest.fixture(scope="module")
+def prepared(request, site, installed, chosen):
     """The layers of a machine with a user, a token and a backup that has one more setting; and the commands to interrupt."""
     machine = site.machine("before-the-cut", *installed).boot()
-    machine.push(upgrade)
+    if "upgrade" in chosen:
+        machine.push(request.getfixturevalue("upgrade"))
     machine.add_user("alice")
     with machine.network():
         hub = Hub()
@@ -66,15 +73,15 @@ def machine(site, prepared, request):
 
 
 @pytest.fixture(scope="module")
-def durations(site, prepared):
+def durations(site, prepared, chosen):
     """Return what each command takes (s), measured once on a machine of its own."""
     took = {}
     machine = site.machine("uncut", *prepared[0]).boot()
     with machine.network():
-        for what, command in COMMANDS.items():
+        for what in sorted(chosen):
             wait_for(Hub().answers, "the hub answers", timeout=30)
             started = time.monotonic()
-            machine.run("sh", "-c", command, timeout=300)
+            machine.run("sh", "-c", COMMANDS[what], timeout=300)
             took[what] = time.monotonic() - started
     site.discard(machine)
     return took
