@@ -19,6 +19,7 @@ from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 from jupyterhub.auth import Authenticator
 from jupyterhub.crypto import CryptKeeper
+from jupyterhub.log import CoroutineLogFormatter
 from jupyterhub.objects import Hub as HubAddress
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.spawner import Spawner
@@ -26,7 +27,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
-from . import culling, ports, services, watchdog
+from . import culling, journal, ports, services, watchdog
 from .culler import Culler
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
@@ -39,9 +40,14 @@ from .record import recorded
 from .spawner import GateSpawner, remove_stale_sockets
 
 
+class Formatter(journal.Prioritized, CoroutineLogFormatter):
+    """JupyterHub's own, with priorities."""
+
+
 class Hub(JupyterHub):
     """JupyterHub with the services of services.py, reachable for root's jupyterhub-ctl, with notices.py on its pages, at the sockets of ports.py."""
 
+    _log_formatter_cls = Formatter if journal.takes_errors() else CoroutineLogFormatter
     _servers: tuple[HubServer, ...] = ()
 
     # Settings of JupyterHub's that are added to here.

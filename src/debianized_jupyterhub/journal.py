@@ -1,15 +1,20 @@
-"""Entries of systemd's journal with fields of their own, by its native protocol: the length of each value goes before it, so that none is taken for a field.
+"""Entries of systemd's journal: with fields of their own by its native protocol, where the length of each value goes before it, so that none is taken
+for a field; and lines of a log, with a priority.
 
-Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/
+Source: https://systemd.io/JOURNAL_NATIVE_PROTOCOL/, sd-daemon(3)
 """
 
 import contextlib
+import logging
+import os
 import socket
 import struct
 from contextvars import ContextVar
 
 SOCKET = "/run/systemd/journal/socket"
 LONGEST = 1024  # characters of a value
+STREAM = "/run/systemd/journal/stdout"  # what systemd connects the output of services with
+PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 _reasons: ContextVar[list[str]] = ContextVar("reasons")
 
@@ -30,6 +35,29 @@ def send(fields: dict[str, str]) -> bool:
         journal.sendto(b"".join(parts), SOCKET)
         return True
     return False
+
+
+def takes_errors() -> bool:
+    """Return whether standard error leads to the journal."""
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(2)) as stream:
+        return stream.getpeername() == STREAM
+    return False
+
+
+def error(text: str) -> str:
+    """Return what a program says on standard error before it gives up, with its priority where that leads to the journal."""
+    return f"<{PRIORITIES[logging.ERROR]}>{text}" if takes_errors() else text
+
+
+class Prioritized(logging.Formatter):
+    """Lets the journal know the priority of each line. Requests that went well are logged, too, but at debug, which `journalctl -p` can leave out."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record (text of one or more lines) with its priority before each line."""
+        level = record.levelno
+        if level == logging.INFO and record.funcName == "log_request":  # JupyterHub's, for the hub and for notebook servers
+            level = logging.DEBUG
+        return "\n".join(f"<{PRIORITIES.get(level, 6)}>{line}" for line in super().format(record).splitlines())
 
 
 def reasons() -> list[str]:

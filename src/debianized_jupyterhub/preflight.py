@@ -25,6 +25,7 @@ import sqlalchemy
 from jupyterhub import dbutil, orm
 from jupyterhub.app import JupyterHub
 
+from . import journal
 from .database import DatabaseError, copy_sqlite
 from .paths import DEFAULTS, SCRATCH
 from .settings_check import Collector, inspect
@@ -144,6 +145,7 @@ def _quiet() -> Iterator[TextIO]:
 def main() -> None:
     """Check; the arguments are those of the hub."""
     os.umask(0o077)
+    told = journal.error("jupyterhub: ")  # before standard error leads elsewhere
     with _quiet() as people, tempfile.TemporaryDirectory(prefix="jupyterhub-check-", dir=SCRATCH) as folder:
         try:
             app = configured(sys.argv[1:])
@@ -155,7 +157,7 @@ def main() -> None:
                 asyncio.run(app.init_role_creation())
                 app.init_services()
         except (WouldNotStart, DatabaseError, OSError, sqlite3.Error) as error:
-            print(f"jupyterhub: {error}", file=people)
+            print(f"{told}{error}", file=people)
             sys.exit(1)
 
 

@@ -66,6 +66,30 @@ def test_journal_has_the_hubs_log(machine, hub):
     assert "JupyterHub is now running" in machine.journal("-u", "jupyterhub")
 
 
+def test_journal_knows_what_matters(machine, hub):
+    """`journalctl -p` finds errors and warnings, and leaves out requests that went well: of the hub, the proxy and a notebook server."""
+    machine.add_user("judy")
+    judy = hub.login("judy", "secret")
+    judy.spawn()
+    for path in ("/hub/no-such-page", "/user/judy/no-such-page", "/user/judy/api/status"):
+        judy.session.get(f"{judy.base}{path}", timeout=10)
+    server = ("-t", "jupyterhub-singleuser")
+
+    def found(text, priority, *of):
+        return text in machine.journal("-p", priority, *of)
+
+    wait_for(lambda: found("404 GET /user/judy/no-such-page", "warning", *server), "the journal has the warning")
+    assert found("404 GET /hub/no-such-page", "warning", "-u", "jupyterhub") and not found("no-such-page", "err", "-u", "jupyterhub")
+    for path, of in (("/hub/login", ("-u", "jupyterhub")), ("/user/judy/api/status", server)):
+        assert found(f"200 GET {path}", "debug", *of) and not found(f"200 GET {path}", "info", *of)
+    assert found("User logged in: judy", "info", "-u", "jupyterhub") and not found("User logged in: judy", "notice", "-u", "jupyterhub")
+    assert "<" not in {line[:1] for line in machine.journal("-u", "jupyterhub", "-u", "jupyterhub-proxy", "-o", "cat").splitlines()}
+    machine.sh("pkill -KILL -u judy -f bin/jupyterhub-singleuser")
+    judy.session.get(f"{judy.base}/user/judy/api/status", timeout=10)
+    wait_for(lambda: found("/user/judy/api/status", "err", "-u", "jupyterhub-proxy"), "the proxy's error is one")
+    judy.stop()
+
+
 @pytest.mark.parametrize("unit, user", [("jupyterhub", "jupyterhub"), ("jupyterhub-proxy", "jupyterhub-proxy")])
 def test_runs_as_its_user_never_as_root(machine, hub, unit, user):
     group = machine.property(unit, "ControlGroup")
@@ -113,6 +137,7 @@ def test_broken_config_is_named(machine, hub):
     machine.write("/etc/jupyterhub/jupyterhub_config.d/30-broken.py", "c = (\n")
     machine.run("systemctl", "restart", "jupyterhub", check=False)
     wait_for(lambda: "30-broken.py" in machine.journal("-u", "jupyterhub"), "the journal names the file")
+    assert "30-broken.py" in machine.journal("-u", "jupyterhub", "-p", "err")
     assert not hub.answers()
     machine.sh("rm /etc/jupyterhub/jupyterhub_config.d/30-broken.py; systemctl reset-failed jupyterhub || true")
     restart(machine, hub)
@@ -141,7 +166,7 @@ def test_taken_port_is_named(machine, hub):
     wait_for(lambda: answers("127.0.0.1"), "the port is taken")
     assert machine.run("systemctl", "start", "jupyterhub-proxy", check=False).returncode != 0
     said = "port 8000: taken by the account games"
-    assert said in machine.journal("-u", "jupyterhub-proxy", "-n", "50")
+    assert said in machine.journal("-u", "jupyterhub-proxy", "-n", "50", "-p", "err")
     assert said in machine.journal("-u", "jupyterhub-ports", "-n", "50")
     machine.sh("systemctl stop squatter; systemctl reset-failed; systemctl start jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
@@ -162,7 +187,7 @@ DEFAULTS = "/etc/default/jupyterhub"
 def test_wrong_setting_is_named(machine, hub, setting, said):
     machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
     assert machine.run("systemctl", "restart", "jupyterhub-proxy", check=False).returncode != 0
-    assert f"{setting} in {DEFAULTS} {said}" in machine.journal("-u", "jupyterhub-proxy")
+    assert f"{setting} in {DEFAULTS} {said}" in machine.journal("-u", "jupyterhub-proxy", "-p", "err")
     machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub-proxy; systemctl start jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 

@@ -1,6 +1,7 @@
 """Entries of the journal, as its socket gets them."""
 
 import asyncio
+import logging
 import socket
 import struct
 
@@ -72,3 +73,24 @@ def test_reasons_come_from_the_tasks_of_one_login():
         return await asyncio.gather(login("one"), login("two"))
 
     assert asyncio.run(both()) == [["one"], ["two"]]
+
+
+@pytest.mark.parametrize(
+    "level, function, priority",
+    [
+        ("DEBUG", "f", 7),
+        ("INFO", "f", 6),
+        ("INFO", "log_request", 7),
+        ("WARNING", "log_request", 4),
+        ("WARNING", "f", 4),
+        ("ERROR", "f", 3),
+        ("CRITICAL", "f", 2),
+    ],
+)
+def test_each_line_of_a_log_has_its_priority(level, function, priority):
+    record = logging.LogRecord("x", getattr(logging, level), "x.py", 1, "one\ntwo %s", ("<0>three\n<0>four",), None, function)
+    assert journal.Prioritized("[%(levelname)s] %(message)s").format(record).split("\n") == [
+        f"<{priority}>[{level}] one",
+        f"<{priority}>two <0>three",
+        f"<{priority}><0>four",
+    ]
