@@ -130,7 +130,7 @@ def command(builder, image):
 def test_dockerfile_build(package):
     """A whole package, with what lies beside it."""
     beside = {path.name.removeprefix(package.stem) for path in package.parent.glob(f"{package.stem}*")}
-    assert beside == {".deb", ".changes", ".buildinfo", ".cdx.json"}
+    assert beside == {".deb", ".changes", ".build", ".buildinfo", ".cdx.json"}
     said = subprocess.run(["dpkg-deb", "--contents", package], check=True, capture_output=True, text=True).stdout
     assert "./usr/sbin/jupyterhub-launcher" in said
 
