@@ -44,9 +44,14 @@ def takes_errors() -> bool:
     return False
 
 
+def prioritized(text: str, level: int) -> str:
+    """Return a text of one or more lines with the priority of a level (of logging) before each line."""
+    return "\n".join(f"<{PRIORITIES.get(level, 6)}>{line}" for line in text.splitlines())
+
+
 def error(text: str) -> str:
     """Return what a program says on standard error before it gives up, with its priority where that leads to the journal."""
-    return f"<{PRIORITIES[logging.ERROR]}>{text}" if takes_errors() else text
+    return prioritized(text, logging.ERROR) if takes_errors() else text
 
 
 class Prioritized(logging.Formatter):
@@ -57,7 +62,7 @@ class Prioritized(logging.Formatter):
         level = record.levelno
         if level == logging.INFO and record.funcName == "log_request":  # JupyterHub's, for the hub and for notebook servers
             level = logging.DEBUG
-        return "\n".join(f"<{PRIORITIES.get(level, 6)}>{line}" for line in super().format(record).splitlines())
+        return prioritized(super().format(record), level)
 
 
 def reasons() -> list[str]:

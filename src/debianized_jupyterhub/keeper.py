@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from . import accounts, units
+from . import accounts, journal, units
 from .paths import AWAY_PAGE, HUB_SOCKET, KEEPER_SOCKET
 from .ports import FIRST_FD, SERVICE, TAKER, Address, Refused, numeric, resolved
 from .sockets import credentials, listeners, notify
@@ -178,7 +178,7 @@ class Keeper:
             # A hub or proxy from before this keeper lets go when it restarts: an upgrade.
             if name not in self.complained and holder not in (TAKER[name], accounts.PORTS):
                 self.complained.add(name)
-                print(f"<3>{refusal}", file=sys.stderr, flush=True)
+                print(journal.error(str(refusal)), file=sys.stderr, flush=True)
             return isinstance(refusal, Taken) and holder != accounts.PORTS
         return False
 
