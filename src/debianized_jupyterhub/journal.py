@@ -14,6 +14,12 @@ from contextvars import ContextVar
 SOCKET = "/run/systemd/journal/socket"
 LONGEST = 1024  # characters of a value
 STREAM = "/run/systemd/journal/stdout"  # what systemd connects the output of services with
+# What JupyterHub and its servers log at each request that went well and at each ordinary end, by function and level: as what.
+LESS = {
+    ("log_request", logging.INFO): logging.DEBUG,
+    ("shutdown_cancel_tasks", logging.CRITICAL): logging.INFO,
+    ("_signal_stop", logging.CRITICAL): logging.INFO,
+}
 PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 _reasons: ContextVar[list[str]] = ContextVar("reasons")
@@ -55,14 +61,11 @@ def error(text: str) -> str:
 
 
 class Prioritized(logging.Formatter):
-    """Lets the journal know the priority of each line. Requests that went well are logged, too, but at debug, which `journalctl -p` can leave out."""
+    """Lets the journal know the priority of each line. Requests that went well are logged, too, but at debug, and an end that was asked for is no error."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record (text of one or more lines) with its priority before each line."""
-        level = record.levelno
-        if level == logging.INFO and record.funcName == "log_request":  # JupyterHub's, for the hub and for notebook servers
-            level = logging.DEBUG
-        return prioritized(super().format(record), level)
+        return prioritized(super().format(record), LESS.get((record.funcName or "", record.levelno), record.levelno))
 
 
 def reasons() -> list[str]:

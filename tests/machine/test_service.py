@@ -67,10 +67,13 @@ def test_journal_has_the_hubs_log(machine, hub):
 
 
 def test_journal_knows_what_matters(machine, hub):
-    """`journalctl -p` finds errors and warnings, and leaves out requests that went well: of the hub, the proxy and a notebook server."""
+    """`journalctl -p` finds errors and warnings, and leaves out requests that went well and ordinary ends: of the hub, the proxy and a notebook server."""
     machine.add_user("judy")
     judy = hub.login("judy", "secret")
     judy.spawn()
+    judy.stop()
+    judy.spawn()
+    restart(machine, hub)
     for path in ("/hub/no-such-page", "/user/judy/no-such-page", "/user/judy/api/status"):
         judy.session.get(f"{judy.base}{path}", timeout=10)
     server = ("-t", "jupyterhub-singleuser")
@@ -79,6 +82,9 @@ def test_journal_knows_what_matters(machine, hub):
         return text in machine.journal("-p", priority, *of)
 
     wait_for(lambda: found("404 GET /user/judy/no-such-page", "warning", *server), "the journal has the warning")
+    assert all(found(f"404 GET {path}", "warning", "-t", "jupyterhub-launcher", *server) for path in ("/hub/no-such-page", "/user/judy/no-such-page"))
+    for text, of in (("Received signal SIGTERM", ("-u", "jupyterhub")), ("received signal 15", server)):
+        assert found(text, "info", *of) and not found(text, "warning", *of)
     assert found("404 GET /hub/no-such-page", "warning", "-u", "jupyterhub") and not found("no-such-page", "err", "-u", "jupyterhub")
     for path, of in (("/hub/login", ("-u", "jupyterhub")), ("/user/judy/api/status", server)):
         assert found(f"200 GET {path}", "debug", *of) and not found(f"200 GET {path}", "info", *of)

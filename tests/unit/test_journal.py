@@ -85,6 +85,8 @@ def test_reasons_come_from_the_tasks_of_one_login():
         ("WARNING", "f", 4),
         ("ERROR", "f", 3),
         ("CRITICAL", "f", 2),
+        ("CRITICAL", "shutdown_cancel_tasks", 6),
+        ("CRITICAL", "_signal_stop", 6),
     ],
 )
 def test_each_line_of_a_log_has_its_priority(level, function, priority):
