@@ -19,7 +19,7 @@ from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from tornado import web
 from traitlets import TraitError, default
 
-from . import kernelspecs, layers
+from . import kernelspecs, layers, leftovers
 from .kernel_environment import Harmless, login_variables
 
 BUNDLED = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
@@ -137,6 +137,8 @@ class CheckedKernelManager(ServerKernelManager):
         command, options = await super()._async_pre_start_kernel(**options)
         if not shutil.which(command[0], path=options.get("env", os.environ).get("PATH")):
             raise BrokenKernel(self._what_is_missing(command[0]))
+        if pythons := leftovers.pythons_of(command[0]):
+            raise BrokenKernel(self._what_has_gone(*pythons))
         if self.kernel_spec.resource_dir == BUNDLED:
             command[0] = await self._python_with_packages(command[0], options["env"])
         return command, options
@@ -178,3 +180,11 @@ class CheckedKernelManager(ServerKernelManager):
             f"{start} {spec.resource_dir}/kernel.json names, is missing.\n"
             "Make that environment again, or delete the folder of that file and choose another kernel."
         )
+
+    def _what_has_gone(self, environment: str, old: str, new: str) -> str:
+        start = (
+            f'The kernel "{self.kernel_spec.display_name}" cannot start:\n{environment} is an environment of Python {old}, and this machine has Python {new}.\n'
+        )
+        if is_the_machines(self.kernel_spec.resource_dir):
+            return f"{start}Please tell your administrator, and choose another kernel."
+        return f"{start}`jupyterhub-packages check` in a terminal says how to make it anew; until then choose another kernel."

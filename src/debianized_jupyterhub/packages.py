@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import click
+from jupyter_core.paths import jupyter_data_dir
 
-from . import layers
+from . import layers, leftovers
 
 MB = 1 << 20
 
@@ -114,7 +115,10 @@ def show() -> None:
 
 @main.command()
 def check() -> None:
-    """Say which of your packages do not fit to each other or to the bundled ones, and whether the kernel starts. Exit code 1: something is wrong."""
+    """Say which of your packages do not fit to each other or to the bundled ones, whether the kernel starts, and what a newer Debian has left behind.
+
+    Exit code 1: something is wrong.
+    """
     layer = layer_or_fail()
     code, said = python_says(layer, "-m", "pip", "check")
     wrong = said if code else []
@@ -123,10 +127,13 @@ def check() -> None:
         named = ", ".join(layers.versions(layer, layers.suspects(layer)))
         wrong.append(f"the kernel does not start with {named or 'your packages'}: {said[-1] if said else f'exit code {code}'}")
     wrong += [f"{other}: packages of Python {other.name[2:]}, which notebooks no longer use: jupyterhub-packages rebuild" for other in others()]
-    for line in wrong:
+    left = [*leftovers.environments(Path(jupyter_data_dir(), "kernels")), *leftovers.libraries(Path.home())]
+    for line in (*wrong, *left):
         click.echo(line)
     if wrong:
         raise Failure("see above; pip install another version, or jupyterhub-packages reset to do without your packages")
+    if left:
+        raise Failure("see above; your packages fit, but what is named there is used no longer")
     click.echo("all of your packages fit")
 
 

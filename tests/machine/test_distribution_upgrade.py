@@ -3,17 +3,20 @@
 Starts from SUITE=debian:bookworm and needs the packages of both suites in dist/.
 """
 
+import json
 import re
 import shutil
 import subprocess
 
+import harness
 import pytest
 import requests
 from harness import wait_for
-from hubclient import BASE, Hub
-from wheels import offer
+from hubclient import BASE, Hub, HubError
+from wheels import offer, offer_to_r
 
 pytestmark = pytest.mark.slow
+PACKAGES = ("--no-install-recommends", "r-cran-irkernel", "python3-venv")
 
 ACCOUNTS = (
     "/opt/venvs/jupyterhub/bin/python -c \"import sqlite3; print(sqlite3.connect('/var/opt/jupyterhub/jupyterhub.sqlite')"
@@ -42,9 +45,9 @@ def repository(suite, deb, build_sh, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def upgraded(site, installed, repository):
+def upgraded(site, base, installed, say, repository):
     """What was Debian 12 with a user of the hub, fetched Debian 13 while it was off, took it without any network, and was booted again."""
-    machine = site.machine("distribution-upgrade", *installed)
+    machine = site.machine("distribution-upgrade", *installed[:-1], harness.downloads(base, PACKAGES, say), base)
     shutil.copytree(repository, machine.root / "srv/jupyterhub", symlinks=True)
     machine.boot()
     with machine.network():
@@ -55,6 +58,8 @@ def upgraded(site, installed, repository):
         run_a_cell("open('kept.txt', 'w').write('kept')")
         offer(machine, "answer", "1.0", {"answer.py": "value = 42\n"})
         run_a_cell("%pip install answer")
+        make_an_environment(machine)
+        make_a_library(machine)
         machine.account = machine.sh(ACCOUNTS)
         machine.refusal = refused(machine, *repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb"))
     machine.power_off()
@@ -68,6 +73,23 @@ def upgraded(site, installed, repository):
     with machine.network():
         yield machine
     site.discard(machine)
+
+
+def make_an_environment(machine):
+    """alice has one of Debian 12's Python, with a package and a kernel; with ipykernel, from PyPI: test_all_kernels.py."""
+    machine.run("apt-get", "-qq", "-y", "install", *PACKAGES, timeout=900)
+    machine.sh("python3 -m venv ~/venvs/work; ~/venvs/work/bin/pip install -q answer", user="alice", timeout=180)
+    argv = ["/home/alice/venvs/work/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    machine.write(
+        "/home/alice/.local/share/jupyter/kernels/work/kernel.json", json.dumps({"argv": argv, "display_name": "Python (work)", "language": "python"})
+    )
+
+
+def make_a_library(machine):
+    """alice has one of Debian 12's R, with a package."""
+    machine.write("/home/alice/.Rprofile", f"options(repos = '{offer_to_r(machine)}')\n")
+    machine.sh("""Rscript -e 'dir.create(Sys.getenv("R_LIBS_USER"), FALSE, TRUE)' -e 'install.packages("answer")'""", user="alice", timeout=120)
+    assert machine.sh("Rscript -e 'answer::answer()'", user="alice") == "[1] 42"
 
 
 def run_a_cell(code):
@@ -109,6 +131,19 @@ def test_packages_of_the_old_python_are_named_and_installed_anew(upgraded):
     assert "1 packages of Python 3.11" in upgraded.run("jupyterhub-packages", "list", user="alice").stdout
     assert "installed anew: answer==1.0" in upgraded.run("jupyterhub-packages", "rebuild", user="alice").stdout
     assert run_a_cell("import answer; answer.value") == "42"
+
+
+def test_environment_and_library_of_before_are_named_and_made_anew(upgraded):
+    """By the commands that are printed, word for word."""
+    with pytest.raises(HubError) as error:
+        Hub().login("alice", "secret").kernel("work")
+    assert "/home/alice/venvs/work is an environment of Python 3.11, and this machine has Python 3.13." in error.value.text
+    check = upgraded.run("jupyterhub-packages", "check", user="alice", check=False)
+    environment, library = check.stdout.splitlines()
+    for line in (environment, library):
+        upgraded.sh(f"cd; {line.split(': ', 2)[2]}", user="alice", timeout=180)
+    assert upgraded.sh("~/venvs/work/bin/python -c 'import answer; print(answer.value)'", user="alice") == "42"
+    assert upgraded.sh("Rscript -e 'answer::answer()'", user="alice") == "[1] 42"
 
 
 def test_hub_knows_its_users_and_settings(upgraded):

@@ -9,17 +9,13 @@ import threading
 import pytest
 from harness import wait_for
 from hubclient import HubError, with_server
+from wheels import offer_to_r
 
 # With what they recommend, R's alone would bring 1300 packages.
 PACKAGES = ("--no-install-recommends", "xeus-gp", "r-cran-irkernel", "python3-minimal")
 CTL = "/usr/sbin/jupyterhub-ctl"
 TREE = "/opt/venvs/jupyterhub-servers/current"
 SITES = "/usr/local/share/jupyter/kernels"
-R_PACKAGE = {
-    "DESCRIPTION": "Package: answer\nVersion: 1.0\nTitle: Answer\nDescription: An answer.\nAuthor: A\nMaintainer: A <a@example.org>\nLicense: GPL-3\n",
-    "NAMESPACE": "export(answer)\n",
-    "R/answer.R": "answer <- function() 6 * 7\n",
-}
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +68,7 @@ def test_plot_in_r(kernel):
 @pytest.mark.parametrize("kernel", ["ir"], indirect=True)
 def test_users_install_packages_in_r(machine, alice, kernel):
     """Into their own library, which was not there, without a question; from the source, of a folder."""
-    for name, text in R_PACKAGE.items():
-        machine.write(f"/srv/r/answer/{name}", text)
-    machine.write("/srv/r/src/contrib/PACKAGES", "Package: answer\nVersion: 1.0\n")
-    machine.sh("cd /srv/r; tar czf src/contrib/answer_1.0.tar.gz answer")
-    kernel.execute("install.packages('answer', repos = 'file:///srv/r')", timeout=60)
+    kernel.execute(f"install.packages('answer', repos = '{offer_to_r(machine)}')", timeout=60)
     assert kernel.execute("answer::answer()") == "[1] 42"
     assert machine.sh("ls -d ~alice/R/*/*/answer && stat -c %U ~alice/R").endswith("alice")
     another = alice.kernel("ir")
@@ -173,3 +165,22 @@ def test_broken_kernel_says_what_is_wrong(alice, sites_kernel, spec, words):
         alice.kernel("new")
     assert words in error.value.text
     assert "ir" in alice.api("GET", "/kernelspecs").json()["kernelspecs"]
+
+
+def test_what_a_newer_debian_leaves_behind_is_named(machine, alice):
+    """A user's environment of a Python, and library of an R, that are gone; the commands themselves: test_distribution_upgrade.py."""
+    machine.sh("mkdir -p ~/old/bin; ln -s /usr/bin/python3 ~/old/bin/python; echo version = 3.11.2 >~/old/pyvenv.cfg", user="alice")
+    machine.sh("mkdir -p ~/R/x86_64-pc-linux-gnu-library/4.2/answer; touch ~/R/x86_64-pc-linux-gnu-library/4.2/answer/DESCRIPTION", user="alice")
+    spec = json.dumps(
+        {"argv": ["/home/alice/old/bin/python", "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Old", "language": "python"}
+    )
+    machine.write("/home/alice/.local/share/jupyter/kernels/old/kernel.json", spec)
+    with pytest.raises(HubError) as error:
+        alice.kernel("old")
+    assert 'The kernel "Old" cannot start:\n/home/alice/old is an environment of Python 3.11, and this machine has Python 3.' in error.value.text
+    check = machine.run("jupyterhub-packages", "check", user="alice", check=False)
+    assert check.returncode == 1
+    environment, library = check.stdout.splitlines()
+    assert environment.startswith("/home/alice/old: an environment of Python 3.11, and this machine has 3.")
+    assert library.startswith("/home/alice/R/x86_64-pc-linux-gnu-library/4.2: packages of R 4.2, and this machine has ")
+    assert check.stderr == "jupyterhub-packages: see above; your packages fit, but what is named there is used no longer\n"

@@ -1,4 +1,4 @@
-"""Small wheels, made by the tests, and the folder of a machine from which pip takes them: there is no other index."""
+"""Small packages, made by the tests, and the folders of a machine from which pip and R take them: there is no other index."""
 
 import base64
 import hashlib
@@ -8,6 +8,12 @@ import tempfile
 import zipfile
 
 INDEX = "/srv/index"
+R_INDEX = "/srv/r"
+R_PACKAGE = {
+    "DESCRIPTION": "Package: answer\nVersion: 1.0\nTitle: Answer\nDescription: An answer.\nAuthor: A\nMaintainer: A <a@example.org>\nLicense: GPL-3\n",
+    "NAMESPACE": "export(answer)\n",
+    "R/answer.R": "answer <- function() 6 * 7\n",
+}
 PIP_CONF = f"[global]\nno-index = true\nfind-links = {INDEX}\n"
 
 
@@ -35,3 +41,12 @@ def offer(machine, name, version, files, requires=()):
         file = pathlib.Path(folder) / f"{name}-{version}-py3-none-any.whl"
         file.write_bytes(wheel(name, version, files, requires))
         machine.push(file, INDEX)
+
+
+def offer_to_r(machine):
+    """Put the source of the package `answer` into an index for R; return the index's address."""
+    for name, text in R_PACKAGE.items():
+        machine.write(f"{R_INDEX}/answer/{name}", text)
+    machine.write(f"{R_INDEX}/src/contrib/PACKAGES", "Package: answer\nVersion: 1.0\n")
+    machine.sh(f"cd {R_INDEX}; tar czf src/contrib/answer_1.0.tar.gz answer")
+    return f"file://{R_INDEX}"

@@ -17,7 +17,21 @@ LEVELS = (
     {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},
     {"incoming", "layers", "logins", "server_log"},
-    {"accounts", "addresses", "durations", "files", "journal", "kernel_environment", "kernelspecs", "pam", "paths", "sockets", "units", "watchdog"},
+    {
+        "accounts",
+        "addresses",
+        "durations",
+        "files",
+        "journal",
+        "kernel_environment",
+        "kernelspecs",
+        "leftovers",
+        "pam",
+        "paths",
+        "sockets",
+        "units",
+        "watchdog",
+    },
 )
 NUMBERS = {name: number for number, names in enumerate(LEVELS) for name in names}
 
