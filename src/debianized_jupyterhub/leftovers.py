@@ -56,5 +56,6 @@ def libraries(home: Path) -> Iterator[str]:
         return
     for library in sorted(home.glob("R/*-library/*.*")):
         if version and library.name != version[1] and any(library.glob("*/DESCRIPTION")):
-            command = shlex.quote(f"install.packages(setdiff(dir({json.dumps(str(library))}), rownames(installed.packages())))")
-            yield f"{library}: packages of R {library.name}, and this machine has {version[1]}: Rscript -e {command}"
+            # Outside a kernel R would ask before it makes the library.
+            code = f"""dir.create(own <- Sys.getenv("R_LIBS_USER"), FALSE, TRUE); install.packages(setdiff(dir({json.dumps(str(library))}), dir(own)), own)"""
+            yield f"{library}: packages of R {library.name}, and this machine has {version[1]}: Rscript -e {shlex.quote(code)}"

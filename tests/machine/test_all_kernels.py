@@ -1,6 +1,7 @@
 """Every kernel that docs/kernels.md names: it starts, computes, and shows a plot where it can. Debian's, one from PyPI, one from npm, a user's venv."""
 
 import json
+import os
 import pathlib
 import shutil
 import subprocess
@@ -10,9 +11,10 @@ import pytest
 from hubclient import with_server
 
 pytestmark = pytest.mark.slow
+NOT_IN_DEBIAN_12 = {"xeus-gp"} if os.environ.get("SUITE") == "debian:bookworm" else set()
 PACKAGES = (
-    *("--no-install-recommends", "xpython", "python3-ipython", "xeus-gp", "r-cran-irkernel", "python3-octave-kernel", "gnuplot-nox"),
-    *("macaulay2-jupyter-kernel", "python3-venv", "python3-matplotlib"),
+    *("--no-install-recommends", "xpython", "python3-ipython", "r-cran-irkernel", "python3-octave-kernel", "gnuplot-nox", "fonts-freefont-otf", "ghostscript"),
+    *("macaulay2-jupyter-kernel", "python3-venv", "python3-matplotlib", *({"xeus-gp"} - NOT_IN_DEBIAN_12)),
 )
 FROM_PYPI = {"bash": ("bash_kernel",), "venv": ("ipykernel", "matplotlib", "pip")}
 PYTHON_PLOT = "import matplotlib.pyplot as plt; plt.plot([1, 2, 3]); plt.show()"
@@ -29,6 +31,7 @@ KERNELS = {
     "tslab": ("const answer: number = 6 * 7; console.log(answer)", "42", ""),
     "work": ("6 * 7", "42", f"%matplotlib inline\n{PYTHON_PLOT}"),
 }
+KERNELS = {name: cells for name, cells in KERNELS.items() if name not in NOT_IN_DEBIAN_12}
 
 
 @pytest.fixture(scope="session")
@@ -41,9 +44,10 @@ def fetched(deb, say):
             wheels = ["--dest", str(new / name), "--only-binary=:all:", f"--python-version={python}", "--platform=manylinux_2_28_x86_64"]
             wheels += ["--platform=manylinux2014_x86_64", "--platform=manylinux_2_17_x86_64", "--platform=manylinux_2_12_x86_64"]
             subprocess.run(["python3", "-m", "pip", "download", "--quiet", *wheels, *packages], check=True)
-        subprocess.run(["npm", "install", "--silent", "--prefix", str(new / "npm"), "tslab"], check=True)
+        # Global, as its own page says: it looks for the types of Node in the folder that npm then makes.
+        subprocess.run(["npm", "install", "--silent", "--global", "--prefix", str(new / "npm"), "tslab"], check=True)
 
-    return harness.cached(harness.CACHE / "roots" / f"kernels-{python}-1", "fetching kernels of PyPI and npm", make, say)
+    return harness.cached(harness.CACHE / "roots" / f"kernels-{python}-2", "fetching kernels of PyPI and npm", make, say)
 
 
 def push_folder(machine, folder, target):
@@ -65,7 +69,7 @@ def alice(fetched, machine, hub):
     site = "/opt/venvs-site/bash/bin"
     machine.sh(f"python3 -m venv --system-site-packages {site}/..; {site}/pip install -q --no-index -f /srv/bash bash_kernel", timeout=120)
     machine.sh(f"{site}/python -m bash_kernel.install --prefix /usr/local")
-    tslab = "/srv/npm/node_modules/.bin/tslab"
+    tslab = "/srv/npm/bin/tslab"
     machine.sh(f"PATH=/opt/venvs/jupyterhub/bin:$PATH {tslab} install --binary {tslab} --prefix /usr/local")
     user = with_server(machine, hub, "alice")
     install = "-m ipykernel install --user --name work --display-name 'Python (work)'"
@@ -80,8 +84,8 @@ def test_kernel(alice, name):
     kernel = alice.kernel(name)
     assert answer in kernel.execute(cell, timeout=120)
     if plot:
-        kernel.execute(plot, timeout=120)
-        assert kernel.shown & {"image/png", "image/svg+xml"}
+        said = kernel.execute(plot, timeout=120)
+        assert kernel.shown & {"image/png", "image/svg+xml"}, said
     kernel.shutdown()
 
 
@@ -92,7 +96,7 @@ def test_all_are_offered(alice):
 def test_verify_names_those_on_ports(machine):
     (row,) = [row for row in json.loads(machine.run("/usr/sbin/jupyterhub-ctl", "verify", "kernels", "--json").stdout) if row["name"] == "kernels"]
     assert row["status"] == "warning"
-    for name in ("XPython", "xeus-gp", "JavaScript", "TypeScript"):
+    for name in {"XPython", "xeus-gp", "JavaScript", "TypeScript"} - NOT_IN_DEBIAN_12:
         assert name in row["what"]
     for name in ("R", "Octave", "Bash", "M2"):
         assert f" {name}," not in f" {row['what']},"

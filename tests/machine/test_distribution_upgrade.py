@@ -88,7 +88,8 @@ def make_an_environment(machine):
 def make_a_library(machine):
     """alice has one of Debian 12's R, with a package."""
     machine.write("/home/alice/.Rprofile", f"options(repos = '{offer_to_r(machine)}')\n")
-    machine.sh("""Rscript -e 'dir.create(Sys.getenv("R_LIBS_USER"), FALSE, TRUE)' -e 'install.packages("answer")'""", user="alice", timeout=120)
+    code = 'dir.create(own <- Sys.getenv("R_LIBS_USER"), FALSE, TRUE); install.packages("answer", own)'
+    machine.run("Rscript", "-e", code, user="alice", timeout=120)
     assert machine.sh("Rscript -e 'answer::answer()'", user="alice") == "[1] 42"
 
 
@@ -135,8 +136,10 @@ def test_packages_of_the_old_python_are_named_and_installed_anew(upgraded):
 
 def test_environment_and_library_of_before_are_named_and_made_anew(upgraded):
     """By the commands that are printed, word for word."""
+    alice = Hub().login("alice", "secret")
+    alice.spawn()
     with pytest.raises(HubError) as error:
-        Hub().login("alice", "secret").kernel("work")
+        alice.kernel("work")
     assert "/home/alice/venvs/work is an environment of Python 3.11, and this machine has Python 3.13." in error.value.text
     check = upgraded.run("jupyterhub-packages", "check", user="alice", check=False)
     environment, library = check.stdout.splitlines()
