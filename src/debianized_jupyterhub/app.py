@@ -27,7 +27,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
-from . import culling, journal, ports, services, watchdog
+from . import culling, journal, outage, ports, services, watchdog
 from .culler import Culler
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
@@ -51,6 +51,7 @@ class Hub(JupyterHub):
     _servers: tuple[HubServer, ...] = ()
 
     # Settings of JupyterHub's that are added to here.
+    db_kwargs: dict[str, Any]
     load_roles: list[dict[str, Any]]
     services: list[dict[str, Any]]
     last_activity_interval: int
@@ -133,8 +134,18 @@ class Hub(JupyterHub):
         await asyncio.gather(*(server.drain() for server in self._servers))
         await super().shutdown_cancel_tasks(sig)
 
+    async def initialize(self, *arguments: Any, **options: Any) -> None:
+        with outage.explained(self):
+            await super().initialize(*arguments, **options)
+
+    def init_db(self) -> None:
+        self.db_kwargs = outage.with_deadlines(self.db_url, self.db_kwargs)
+        outage.wait_for(self.db_url, self.db_kwargs, self.log)
+        super().init_db()
+
     async def start(self) -> None:
-        await super().start()
+        with outage.explained(self):
+            await super().start()
         remove_stale_sockets(self.db)
         self._alive = watchdog.watch()
         culler = Culler(self)
@@ -162,7 +173,7 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        for ours in (hardened, noted, closed_while_offline, recorded, ending_when_idle):
+        for ours in (hardened, noted, closed_while_offline, recorded, ending_when_idle, outage.outspoken):
             self.handlers = [(pattern, ours(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))

@@ -1,14 +1,21 @@
 """A hub whose database is on PostgreSQL is saved, restored and upgraded like any other."""
 
 import json
+import time
 
 import pytest
 import requests
 from harness import wait_for
+from hubclient import BASE, HubError
 from repack import add_migration, repack
 
 PACKAGES = ("postgresql", "postgresql-client")
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-database.py"
+# Her server keeps what the hub says for 1 s.
+SETTINGS = """c = get_config()
+c.JupyterHub.db_url = "postgresql+psycopg:///jupyterhub?host=/run/postgresql"
+c.Spawner.args = ["--HubOAuth.cache_max_age=1"]
+"""
 PSQL = "runuser -u postgres -- psql --no-psqlrc --tuples-only --no-align --dbname=jupyterhub --command"
 
 
@@ -19,7 +26,7 @@ def alice(machine, hub):
         pytest.skip("this .deb was built without the extra postgresql")
     machine.add_user("alice")
     machine.sh("runuser -u postgres -- createuser jupyterhub; runuser -u postgres -- createdb --owner=jupyterhub jupyterhub")
-    machine.write(CONFIG, 'c = get_config()\nc.JupyterHub.db_url = "postgresql+psycopg:///jupyterhub?host=/run/postgresql"\n')
+    machine.write(CONFIG, SETTINGS)
     machine.run("systemctl", "reload", "jupyterhub")
     wait_for(lambda: machine.sh(f"{PSQL} 'TABLE alembic_version' || true"), "the hub has made its tables", timeout=30)
     wait_for(hub.answers, "the hub answers", timeout=20)
@@ -54,12 +61,53 @@ def test_nightly_backup_reaches_it(machine, hub, alice):
     assert (newest["label"], newest["database"]) == ("timer", "postgresql")
 
 
-def test_server_that_is_down(machine, hub, alice):
+@pytest.fixture
+def down(machine, hub, alice):
+    """The server of the database does not run; alice's notebook server does."""
+    alice.spawn()
     machine.sh("systemctl stop postgresql")
+    yield
+    machine.sh("systemctl start postgresql")
+    wait_for(lambda: token_is_good(hub, alice), "the hub has its database again", timeout=40)
+
+
+def test_server_that_is_down(machine, hub, alice, down):
+    """Users read that it is not their fault, and their servers and the proxy go on."""
     result = machine.run("jupyterhub-ctl", "backup", check=False)
     assert result.returncode == 11 and result.stderr.startswith("jupyterhub-ctl: pg_dump: ") and result.stderr.count("\n") == 1
+    words = "The hub's database does not answer. Please try again in a minute. Notebooks that run keep running."
+    answer = requests.get(f"{hub.base}/hub/api/user", headers={"Authorization": f"token {alice.token}"}, timeout=10)
+    assert (answer.status_code, answer.json()["message"]) == (503, words)
+    with pytest.raises(HubError) as error:
+        alice.get("/hub/home")
+    assert error.value.status == 503 and words in error.value.text
+    time.sleep(1.5)
+    assert alice.api("GET", "/contents").ok
+    assert requests.get(f"{hub.base}/hub/health", timeout=5).ok
+    said = machine.journal("-p", "err", "-o", "cat", "-u", "jupyterhub")
+    assert "the database postgresql+psycopg:///jupyterhub?host=%2Frun%2Fpostgresql does not answer: connection " in said
+
+
+def test_start_waits_for_the_database(machine, hub, alice, down):
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(lambda: "does not answer" in machine.property("jupyterhub", "StatusText"), "the hub says why it waits", timeout=20)
+    assert "Waiting: the database postgresql" in machine.run("jupyterhub-ctl", "status", check=False).stdout
+    assert requests.get(BASE, timeout=5).status_code == 503  # at once
+    assert alice.api("GET", "/contents").ok
+    pid = machine.pid_of("jupyterhub")
     machine.sh("systemctl start postgresql")
-    wait_for(lambda: token_is_good(hub, alice), "the hub has its database again", timeout=30)
+    wait_for(hub.answers, "the hub answers", timeout=40)
+    assert machine.pid_of("jupyterhub") == pid
+
+
+def test_wrong_password_is_not_waited_for(machine, hub, alice):
+    """Nobody but the administrator can do something about it, and reads what."""
+    machine.write(CONFIG, SETTINGS.replace("///jupyterhub?host=/run/postgresql", "//jupyterhub:wrong@127.0.0.1/jupyterhub"))
+    machine.sh("systemctl restart jupyterhub")
+    wait_for(lambda: 'password authentication failed for user "jupyterhub"' in machine.journal("-p", "err", "-u", "jupyterhub"), "the line", timeout=20)
+    assert "wrong" not in machine.journal("-u", "jupyterhub", "-g", "does not answer")
+    machine.write(CONFIG, SETTINGS)
+    wait_for(hub.answers, "the hub answers", timeout=60)
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ LEVELS = (
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
     {"app", "culler", "keeper", "preflight", "settings_check"},
-    {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "record", "spawner"},
+    {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner"},
     {"services"},
     {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},

@@ -71,7 +71,8 @@ def look() -> dict[str, Any]:
         state.update(hub=hub.package, users=hub.count_users(), servers=len(servers))
         state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
     except HubDown as error:
-        state["problem"] = error.message
+        said = stdout_of("systemctl", "show", "--value", "--property=StatusText", units.HUB).strip()
+        state["problem"] = said or error.message
     state["restart"] = restart_reasons(state["hub"], state["installed"])
     return state
 
