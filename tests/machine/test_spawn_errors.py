@@ -35,6 +35,11 @@ FAULTS = {
         "chown alice: ~alice",
         "The home folder /home/alice cannot be written to .*: give it to the user",
     ),
+    "homes closed": (
+        "chmod 700 /home",
+        "chmod 755 /home",
+        "The home folder /home/alice cannot be written to .*: /home must let its users through",
+    ),
     "home full": (
         "mount -t tmpfs -o size=64k,uid=$(id -u alice) tmpfs ~alice; cat /dev/zero >~alice/fill || true",
         "umount ~alice",
