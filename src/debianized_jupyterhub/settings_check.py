@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,15 +29,18 @@ Place = tuple[str | None, int | None]  # file, line
 Places = dict[tuple[str, str], Place]  # by section and key
 UNKNOWN: Place = (None, None)
 
-# Settings of the hub that say where its parts are.
-FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port", "subdomain_host")
+# Settings of the hub that say where its parts are, and of its authenticator (by SudoersPolicy) that say which accounts it takes.
+FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port", "public_url", "subdomain_host")
+ACCOUNT_FACTS = ("account_service", "refused_shells")
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing that is wrong with the configuration."""
 
-    kind: str  # "fatal": the hub would not start; "unknown": nothing has such a setting; "note": what JupyterHub itself would warn of
+    # "fatal": the hub would not start; "unknown": nothing has such a setting; "note": what JupyterHub itself would warn of. Of notebook servers, which start
+    # all the same: "ignored": a file is left out; "value": one that does not fit.
+    kind: str
     what: str  # one line
     mend: str  # one line
     file: str | None = None
@@ -47,6 +50,11 @@ class Problem:
     def fatal(self) -> bool:
         """Would it keep the hub from starting?"""
         return self.kind == "fatal"
+
+    @property
+    def spoils(self) -> bool:
+        """Do notebook servers start without settings of that file, or not at all?"""
+        return self.kind in ("ignored", "value")
 
     @property
     def place(self) -> str | None:
@@ -87,7 +95,8 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
     bare = Hub.load_config_file.__wrapped__  # without the wrapper that would end us
     try:
         Hub.parse_command_line.__wrapped__(app, argv)
-        places = _places(Path(app.config_file).parent)
+        folder = Path(app.config_file).parent
+        places = places_in([folder / "jupyterhub_config.py", *sorted(folder.glob("jupyterhub_config.d/*.py"))])
         bare(app, app.config_file)
         # Some keep their users in the hub's database; this one is empty and nobody's.
         db = orm.new_session_factory("sqlite:///:memory:")()
@@ -104,7 +113,11 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
     if impossible := [Problem("fatal", what, mend, *places.get(("JupyterHub", key), UNKNOWN)) for key, what, mend in app.cannot_work(proxy)]:
         return impossible, {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
-    return [*_unknown(app.config, parts, places), *warned], {name: getattr(app, name) for name in FACTS}
+    facts = {name: getattr(app, name) for name in FACTS}
+    facts |= {
+        name: sorted(value) if isinstance(value := getattr(authenticator, name), set) else value for name in ACCOUNT_FACTS if hasattr(authenticator, name)
+    }
+    return [*_unknown(app.config, parts, places), *warned], facts
 
 
 def _without_address(error: BaseException) -> str:
@@ -127,10 +140,10 @@ def _raised(error: BaseException, folder: Path) -> Problem:
     return Problem("fatal", what, "correct the setting it names")
 
 
-def _places(folder: Path) -> Places:
-    """Return where settings are set: {(section, key): (file, line)}, from the syntax trees of the configuration files in `folder` (Path)."""
+def places_in(paths: Iterable[Path]) -> Places:
+    """Return where settings are set: {(section, key): (file, line)}, from the syntax trees of the configuration files `paths`; the last place of each."""
     places: Places = {}
-    for path in [folder / "jupyterhub_config.py", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
+    for path in paths:
         try:
             tree = ast.parse(path.read_bytes())
         except (OSError, SyntaxError, ValueError):

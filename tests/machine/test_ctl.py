@@ -154,6 +154,24 @@ def test_the_services_settings_count(machine):
     machine.sh("cp -p /root/default /etc/default/jupyterhub")
 
 
+def test_settings_of_notebook_servers_are_looked_at(machine):
+    """A file that they leave out is a failure, a misspelt setting a warning; neither is the hub's trouble, whose account may ask before it starts."""
+    machine.write("/etc/jupyter/jupyter_server_config.py", "c.ServerApp.terminals_enabled = (\n")
+    machine.write("/usr/local/etc/jupyter/jupyter_lab_config.py", "c.LabApp.extension_manger = 'pypi'\n")
+    unit = "-qP --wait --uid=jupyterhub -p EnvironmentFile=/etc/jupyterhub/proxy.env"
+    try:
+        done = machine.run(CTL, "check-config", check=False)
+        assert machine.sh(f"systemd-run {unit} {CTL} check-config") == ""
+        machine.sh("rm /etc/jupyter/jupyter_server_config.py")
+        misspelt = machine.run(CTL, "check-config", "--json")
+    finally:
+        machine.sh("rm -f /etc/jupyter/jupyter_server_config.py /usr/local/etc/jupyter/jupyter_lab_config.py")
+    assert done.returncode == 5 and "start without the settings of /etc/jupyter/jupyter_server_config.py" in done.stderr
+    assert "failed\t/etc/jupyter/jupyter_server_config.py\t1\tSyntaxError" in done.stdout
+    (problem,) = json.loads(misspelt.stdout)
+    assert (problem["kind"], problem["line"]) == ("unknown", 1) and problem["mend"] == "did you mean c.LabApp.extension_manager?"
+
+
 def test_the_units_environment_counts(machine):
     """So do drop-ins of the unit and the proxy's token."""
     machine.write("/etc/systemd/system/jupyterhub.service.d/env.conf", '[Service]\nEnvironment="SITE=main campus"\n')

@@ -11,7 +11,7 @@ LEVELS = (
     {"ctl.verify"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
     {"authenticators"},
-    {"app", "culler", "keeper", "preflight", "settings_check"},
+    {"app", "culler", "keeper", "preflight", "server_settings", "settings_check"},
     {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner"},
     {"services"},
     {"standing"},

@@ -3,7 +3,7 @@
 import subprocess
 
 
-def output(*command: str, timeout: float = 20) -> tuple[int, str]:
+def output(*command: str, timeout: float = 10) -> tuple[int, str]:
     """Run a command and return (exit code, what it printed to stdout and stderr as str); 124 after `timeout` seconds, 127 if it is not there."""
     env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
     try:

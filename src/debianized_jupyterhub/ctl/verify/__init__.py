@@ -3,18 +3,21 @@
 check.py says what a check is; the checks are in modules by subject.
 """
 
+import contextlib
 import importlib
+import signal
 import sys
+import threading
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 
 import click
 
 from ..common import CheckError, CheckFailed, require_root, show
-from .check import Check, Result
+from .check import END, Check, Result
 
-SUBJECTS = ("rights", "services", "software", "data", "machine")  # the modules with checks, in the order of the output
+SUBJECTS = ("rights", "services", "people", "software", "data", "public", "machine")  # the modules with checks, in the order of the output
 COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to fix it"}
 
 
@@ -32,11 +35,20 @@ def results(names: Iterable[str] = ()) -> Iterator[Result]:
         if name not in known:
             raise click.BadParameter(f"{name!r} is no check; there are: {', '.join(known)}")
     wanted = in_order(known, names or known)
-    slow = {"package-files": software.altered, "configuration": services.configuration_read}
-    with ThreadPoolExecutor() as pool:
-        for name in slow.keys() & {each.name for each in wanted}:
-            pool.submit(slow[name])  # it keeps its answer for when it is asked
+    slow = {"package-files": software.altered, "configuration": services.configuration_read, "server-settings": services.server_settings_read}
+    for name in slow.keys() & {each.name for each in wanted}:
+        # No pool: its threads would be waited for, however long they take.
+        threading.Thread(target=_ahead, args=(slow[name],), daemon=True).start()
+    try:
         yield from check.run(wanted)
+    finally:
+        check.end_children()
+
+
+def _ahead(function: Callable[[], object]) -> None:
+    """Call a function that keeps its answer for when it is asked; who asks is told what it raises."""
+    with contextlib.suppress(Exception):
+        function()
 
 
 def in_order(known: dict[str, Check], names: Iterable[str]) -> list[Check]:
@@ -82,11 +94,14 @@ def on_terminal(found: Iterable[Result]) -> None:
     metavar="NAME",
     help="Also log in as NAME, start a server, run a cell and stop the server. The password is asked for, or read from stdin.",
 )
+@click.option("--timeout", metavar="SECONDS", type=click.IntRange(1), help="With --user: what a step may take at most, in place of 10 to 30 seconds.")
 @click.option("--json", "as_json", is_flag=True, help="Print all results as JSON.")
-def verify(checks: list[str], user: str | None, as_json: bool) -> None:
+def verify(checks: list[str], user: str | None, timeout: int | None, as_json: bool) -> None:
     """Look at everything that JupyterHub needs on this machine, and say what is wrong and how to fix it.
 
-    With CHECKs only at these, and at what they build on. Nothing is changed. Exit code 5: a check failed. 6: none failed, but one could not be done.
+    With CHECKs only at these, and at what they build on. Nothing is changed. It ends within 90 seconds, whatever hangs.
+
+    Exit code 5: a check failed. 6: none failed, but one could not be done.
     """
     require_root()
     password = ""
@@ -94,11 +109,14 @@ def verify(checks: list[str], user: str | None, as_json: bool) -> None:
         from .login import ask_password
 
         password = ask_password(user)
-    found = list(results([*checks, "login-page"] if checks and user else checks))
+    until = time.monotonic() + END
+    for number in (signal.SIGTERM, signal.SIGHUP):  # what was started is ended then, too
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    found = list(results([*checks, "public-url"] if checks and user else checks))
     if user:
         from .login import journey
 
-        found += journey(user, password, found)
+        found += journey(user, password, found, until, timeout)
     rows = [result.as_dict() for result in found]
     if as_json or not sys.stdout.isatty():
         show(rows, COLUMNS, as_json)

@@ -1,12 +1,21 @@
 """What a check is: a function that yields what is wrong, registered under a name together with what it builds on."""
 
+import contextlib
 import functools
+import os
+import queue
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from ..command import output
+
+# Seconds. A check that takes longer is an error, so that one that hangs does not hide the others; verify ends in END in any case.
+LIMIT, ALL, END = 15, 50, 85
 
 PASSED, WARNING, FAILED, ERROR, SKIPPED = "passed", "warning", "failed", "error", "skipped"
 
@@ -50,6 +59,40 @@ class Warned(Finding):
     status = WARNING
 
 
+T = TypeVar("T")
+
+
+def within(seconds: float, function: Callable[[], T]) -> T:
+    """Return what `function` returns, or raise what it raises; TimeoutError where that takes longer than `seconds`.
+
+    It is called in a thread, which is left to itself then and does not keep the process from ending: what hangs in the kernel cannot be ended.
+    """
+    answers: queue.SimpleQueue[tuple[T, None] | tuple[None, BaseException]] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            answers.put((function(), None))
+        except BaseException as error:  # noqa: BLE001 (it is raised where somebody waits)
+            answers.put((None, error))
+
+    threading.Thread(target=call, daemon=True).start()
+    try:
+        value, error = answers.get(timeout=max(0.0, seconds))
+    except queue.Empty:
+        raise TimeoutError(f"not done after {seconds:.0f} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+def end_children() -> None:
+    """Kill what threads that were left to themselves have started; nothing of it changes anything."""
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):
+            for pid in (task / "children").read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+
+
 # A check's function yields what it finds, and a str for what there is to say where all is well.
 Findings = Iterable[Finding | str]
 Finds = Callable[[], Findings | None]
@@ -62,9 +105,17 @@ class Check:
     name: str
     finds: Finds
     needs: tuple[str, ...] = ()
+    limit: float = LIMIT
 
-    def run(self) -> list[Result]:
-        """Return its results (list of Result, at least one)."""
+    def run(self, left: float) -> list[Result]:
+        """Return its results (list of Result, at least one), within its limit and the `left` seconds."""
+        try:
+            return within(min(self.limit, left), self._run)
+        except TimeoutError as late:
+            mend = "find what does not answer: a directory service, a disk, a program (`ps -eo pid,stat,wchan:20,etime,args`)"
+            return [Result(self.name, ERROR, f"this check cannot be done: {late}", "", mend)]
+
+    def _run(self) -> list[Result]:
         found: list[Finding] = []
         said = ""
         try:
@@ -86,31 +137,32 @@ class Check:
 CHECKS: list[Check] = []
 
 
-def check(name: str, needs: Iterable[str] = ()) -> Callable[[Finds], Finds]:
-    """Register the decorated generator function as a check called `name` (str), of use only where the checks `needs` (str) did not fail."""
+def check(name: str, needs: Iterable[str] = (), limit: float = LIMIT) -> Callable[[Finds], Finds]:
+    """Register the decorated generator function as a check called `name` (str), of use only where the checks `needs` (str) did not fail.
+
+    It may take `limit` seconds.
+    """
 
     def register(function: Finds) -> Finds:
-        CHECKS.append(Check(name, function, tuple(needs)))
+        CHECKS.append(Check(name, function, tuple(needs), limit))
         return function
 
     return register
 
 
 def run(checks: Iterable[Check]) -> Iterator[Result]:
-    """Yield the results of `checks` (list of Check), in their order; a check comes after those that it needs."""
+    """Yield the results of `checks` (list of Check), in their order, within ALL seconds; a check comes after those that it needs."""
     bad: set[str] = set()
+    until = time.monotonic() + ALL
     for each in checks:
         if grounds := [name for name in each.needs if name in bad]:
             bad.add(each.name)
             yield Result(each.name, SKIPPED, f"not looked at: {grounds[0]} comes first")
             continue
-        results = each.run()
+        results = each.run(until - time.monotonic())
         if any(result.status in (FAILED, ERROR) for result in results):
             bad.add(each.name)
         yield from results
-
-
-T = TypeVar("T")
 
 
 def once(function: Callable[[], T]) -> Callable[[], T]:

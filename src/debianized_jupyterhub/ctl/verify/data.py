@@ -1,19 +1,17 @@
-"""Checks: the hub's database, and the certificate of a web server before it."""
+"""Checks: the hub's database."""
 
-import datetime
 import json
 import re
-import socket
-import ssl
 from pathlib import Path
 
 from ... import as_hub
 from ...database import DatabaseError, sqlite_file
 from ...paths import VENV
 from ..command import one_line
-from .check import Failed, Findings, Warned, check
+from .check import Failed, Findings, check
 from .services import setting
 
+READ = 20  # seconds for the database
 RESTORE = "jupyterhub-ctl backups lists what jupyterhub-ctl restore can bring back"
 
 
@@ -36,7 +34,7 @@ def _without_password(url: str) -> str:
 def _revision(url: str, name: str) -> str:
     """Return the schema of the database at `url`, which is called `name`; raise Failed."""
     try:
-        kind, said = json.loads(as_hub.run("state", stdin=url.encode(), timeout=as_hub.TIMEOUT))
+        kind, said = json.loads(as_hub.run("state", stdin=url.encode(), timeout=READ))
     except FileNotFoundError:
         raise Failed(
             f"{name} is not there",
@@ -58,7 +56,7 @@ def _revision(url: str, name: str) -> str:
     return said
 
 
-@check("database", needs=["secrets", "configuration", "disk"])
+@check("database", needs=["secrets", "configuration", "disk"], limit=READ + 1)
 def database() -> Findings:
     """Sound, and of the schema of this version."""
     url = setting("db_url")
@@ -71,30 +69,3 @@ def database() -> Findings:
             "systemctl restart jupyterhub (with JUPYTERHUB_AUTO_MIGRATION=true); after a downgrade: jupyterhub-ctl restore",
         )
     yield f"schema {found}"
-
-
-@check("certificate")
-def certificate() -> Findings:
-    """What a web server on this machine shows at port 443; nothing to say where there is none."""
-    try:
-        with socket.create_connection(("127.0.0.1", 443), timeout=2):
-            pass
-    except OSError:
-        yield "no TLS here"
-        return
-    from cryptography import x509
-
-    try:
-        pem = ssl.get_server_certificate(("127.0.0.1", 443), timeout=4)
-    except OSError as error:
-        raise Warned(f"port 443 does not speak TLS ({one_line(error)})", "browsers cannot use https", "look at the log of the web server") from None
-    cert = x509.load_pem_x509_certificate(pem.encode())
-    until = cert.not_valid_after_utc
-    left = until - datetime.datetime.now(datetime.UTC)
-    mend = "renew it (certbot renew, for example) and reload the web server"
-    if left.total_seconds() < 0:
-        yield Failed(f"the certificate at port 443 ended on {until:%Y-%m-%d}", "browsers refuse the site", mend)
-    elif left.days < 21:
-        yield Warned(f"the certificate at port 443 ends on {until:%Y-%m-%d}", "browsers will refuse the site", mend)
-    else:
-        yield f"valid until {until:%Y-%m-%d}"

@@ -1,30 +1,48 @@
-"""verify --user: what a user does, through the address that browsers use, with the time that each step takes."""
+"""verify --user: what a user does, through the address that browsers use, with the time that each step takes.
+
+Each step has its time, and what it has started is ended however the whole ends.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pwd
 import re
+import select
+import signal
+import ssl
 import sys
 import time
 import urllib.parse
 import uuid
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from html import unescape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ... import accounts
+from ...server_settings import IPYTHON
+from ..command import output
 from ..common import NoSuchUser
-from .check import FAILED, PASSED, SKIPPED, Result
+from . import people, public
+from .check import FAILED, PASSED, SKIPPED, WARNING, Finding, Result, end_children, within
+from .rights import MEDIATOR
 from .services import public_address, setting
 
 if TYPE_CHECKING:
     from requests import Response
 
-STEPS = ("login", "spawn", "cell", "stop")
-TIMEOUT = 60  # seconds for each step
+# Seconds for each step. What they have left behind is ended within CLEAN_UP more.
+STEPS = {"account": 10, "login": 15, "spawn": 30, "cell": 25, "stop": 15}
+CLEAN_UP = 15
+TIMEOUT = 60  # seconds for one request; its step ends before
+JOURNAL = "journalctl -t jupyterhub-singleuser -n 30"
 
 
 class Refused(Exception):
@@ -44,29 +62,45 @@ def ask_password(name: str) -> str:
     return sys.stdin.readline().rstrip("\n")
 
 
-def journey(name: str, password: str, found: Iterable[Result]) -> list[Result]:
-    """Return the results (list of check.Result) of the user's steps; `found` are those of the machine: without its login page there is no way."""
+def journey(name: str, password: str, found: Collection[Result], until: float, timeout: float | None = None) -> list[Result]:
+    """Return the results (list of check.Result) of the user's steps, at the time `until` (time.monotonic()) or before.
+
+    `found` are those of the machine: without its login page there is no way. Each step may take `timeout` seconds; None for those of STEPS.
+    """
     if any(result.name == "login-page" and result.status != PASSED for result in found):
         return [Result(step, SKIPPED, "not looked at: login-page comes first") for step in STEPS]
     if setting("subdomain_host"):
         return [Result(step, SKIPPED, "not looked at: with JUPYTERHUB_SUBDOMAIN_HOST the way goes over names in DNS, use a browser") for step in STEPS]
-    visitor = Visitor(name)
-    acts: list[Callable[[], str | None]] = [partial(visitor.log_in, password), visitor.start, visitor.run_a_cell, visitor.stop]
+    visitor = Visitor(name, {result.name: result.status for result in found})
+    acts: list[Callable[[], str | None]] = [visitor.account, partial(visitor.log_in, password), visitor.start, visitor.run_a_cell, visitor.stop]
     steps = iter(zip(STEPS, acts, strict=True))
     results = []
     try:
         for step, act in steps:
-            started = time.monotonic()
-            said = act()
-            results.append(Result(step, PASSED, said or f"{time.monotonic() - started:.2f} s"))
-    except Exception as error:  # noqa: BLE001 (whatever went wrong, it goes to the administrator)
-        mend = getattr(error, "mend", "journalctl -u jupyterhub -n 30; journalctl -t jupyterhub-singleuser -n 30")
-        what = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        results.append(Result(step, FAILED, f"{name}: {what}", f"{name} cannot work", mend))
-        results += [Result(later, SKIPPED, f"not looked at: {step} comes first") for later, _ in steps]
+            result = _step(step, act, timeout or STEPS[step], until - CLEAN_UP, visitor)
+            results.append(result)
+            if result.status == FAILED:
+                results += [Result(later, SKIPPED, f"not looked at: {step} comes first") for later, _ in steps]
     finally:
-        visitor.clean_up()
+        visitor.clean_up(until)
+        end_children()
     return results
+
+
+def _step(step: str, act: Callable[[], str | None], limit: float, until: float, visitor: Visitor) -> Result:
+    """Return what came of one step, within `limit` seconds and before `until` (time.monotonic())."""
+    started, name = time.monotonic(), visitor.name
+    seconds = min(limit, max(1.0, until - started))
+    try:
+        said = within(seconds, act)
+    except TimeoutError:
+        what, mend = visitor.what_hangs(step)
+        return Result(step, FAILED, f"{name}: {what} within {seconds:.0f} s", f"{name} cannot work", mend)
+    except Exception as error:  # noqa: BLE001 (whatever went wrong, it goes to the administrator)
+        mend = getattr(error, "mend", f"journalctl -u jupyterhub -n 30; {JOURNAL}")
+        what = str(error) if isinstance(error, Refused | Finding) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Result(step, FAILED, what if isinstance(error, Finding) else f"{name}: {what}", f"{name} cannot work", mend)
+    return Result(step, PASSED, said or f"{time.monotonic() - started:.2f} s")
 
 
 def _words(answer: Response) -> str:
@@ -83,16 +117,24 @@ def _words(answer: Response) -> str:
 class Visitor:
     """A browser with its cookies. What it starts, it also ends."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, found: dict[str, str]) -> None:
         import requests
 
         host, port, self.path = public_address()
         self.origin = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        trusted = ssl.get_default_verify_paths()  # what the machine trusts, not what comes with requests
+        self.trusted: str | bool = trusted.capath or trusted.cafile or True
+        if public.public_url() and found.get("public-url") in (PASSED, WARNING):
+            self.origin = public.origin()
+            if found.get("certificate") != PASSED:  # that check has said so
+                self.trusted = False
+                warnings.simplefilter("ignore")  # urllib3's, at each request
         self.name, self.quoted = name, urllib.parse.quote(name, safe="@")
         self.session = requests.Session()
         self.session.trust_env = False  # no proxy between us and the machine
         self.started = False
         self.kernel: str | None = None
+        self.before: set[int] = set()  # servers that ran already
 
     @property
     def server(self) -> str:
@@ -105,7 +147,7 @@ class Visitor:
         for cookie in self.session.cookies:
             if cookie.name == "_xsrf" and cookie.value and path.startswith(urllib.parse.unquote(cookie.path)):
                 headers["X-XSRFToken"] = cookie.value
-        answer = self.session.request(method, self.origin + path, headers=headers, timeout=TIMEOUT, **options)
+        answer = self.session.request(method, self.origin + path, headers=headers, timeout=TIMEOUT, verify=self.trusted, **options)
         if answer.status_code >= 400:
             raise Refused(f"{answer.status_code}: {_words(answer)}", "journalctl -u jupyterhub -n 30")
         return answer
@@ -113,6 +155,11 @@ class Visitor:
     def hub_api(self, method: str, path: str) -> Response:
         """Call the hub's REST API about this user."""
         return self.call(method, f"{self.path}/hub/api/users/{self.quoted}{path}")
+
+    def account(self) -> None:
+        """Ask the system whether the account may be used; raise a Finding if not."""
+        if finding := people.why_not(self.name):
+            raise finding
 
     def log_in(self, password: str) -> None:
         """Fill in the login form."""
@@ -138,13 +185,16 @@ class Visitor:
         """Start the server, unless it runs: then that one is taken, and left as it is."""
         if self.hub_api("GET", "").json()["servers"].get(""):
             return "it ran before, and is left running"
+        self.before = set(servers_of(self.name))
         self.started = True
         self.hub_api("POST", "/server")
-        with self.session.get(f"{self.origin}{self.path}/hub/api/users/{self.quoted}/server/progress", stream=True, timeout=TIMEOUT) as stream:
+        with self.session.get(
+            f"{self.origin}{self.path}/hub/api/users/{self.quoted}/server/progress", stream=True, timeout=TIMEOUT, verify=self.trusted
+        ) as stream:
             for line in stream.iter_lines():
                 event = json.loads(line[5:]) if line.startswith(b"data:") else {}
                 if event.get("failed"):
-                    raise Refused(event["message"], f"journalctl -t jupyterhub-singleuser _UID=$(id -u {self.name}) -n 30")
+                    raise Refused(event["message"], self.journal())
                 if event.get("ready"):
                     return None
         raise Refused("the hub does not say that the server is ready", "journalctl -u jupyterhub -n 30")
@@ -158,7 +208,12 @@ class Visitor:
         self.kernel = self.call("POST", f"{self.server}api/kernels", json={}).json()["id"]
         url = f"{self.origin}{self.server}api/kernels/{self.kernel}/channels"
         cookies = self.session.prepare_request(requests.Request("GET", url)).headers["Cookie"]
-        line = websocket.create_connection(url.replace("http", "ws", 1), cookie=cookies, origin=self.origin, timeout=TIMEOUT)
+        trust = {} if self.trusted else {"cert_reqs": ssl.CERT_NONE, "check_hostname": False}
+        try:
+            line = websocket.create_connection(url.replace("http", "ws", 1), cookie=cookies, origin=self.origin, timeout=TIMEOUT, sslopt=trust)
+        except websocket.WebSocketException as error:
+            by = f"a web server in front of the hub has to pass websockets on: {public.EXAMPLES}; {JOURNAL}"
+            raise Refused(f"the kernel's websocket is refused: {' '.join(str(error).split())[:200]}", by) from None
         header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": uuid.uuid4().hex, "username": "", "version": "5.3"}
         content = {"code": "6 * 7", "silent": False, "store_history": False, "allow_stdin": False}
         line.send(json.dumps({"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}))
@@ -176,24 +231,82 @@ class Visitor:
         kernel, self.kernel = self.kernel, None
         self.call("DELETE", f"{self.server}api/kernels/{kernel}")
 
+    def journal(self) -> str:
+        """Return the command that shows what the user's servers have to say."""
+        return f"journalctl -t jupyterhub-singleuser _UID=$(id -u {self.name}) -n 30"
+
+    def what_hangs(self, step: str) -> tuple[str, str]:
+        """Return (what was not done, how to find out why) for a step that took too long."""
+        if step == "cell" and self.kernel:
+            found = startup_files(self.name)
+            files = f" (it runs {', '.join(found)} first)" if found else ""
+            look = f"look for what waits in {' and '.join(found)}" if found else "look for what waits in the user's IPython configuration"
+            return f"the kernel started and does not answer{files}", f"{look}; {self.journal()}"
+        what, mend = {
+            "account": ("the account phase of PAM is not done", "a directory service that does not answer? time getent passwd NAME"),
+            "login": ("the hub does not answer the login", "journalctl -u jupyterhub -u jupyterhub-login -n 30"),
+            "spawn": ("the server started and does not answer", f"look for what waits in ~/.jupyter and /etc/jupyter; {self.journal()}"),
+            "cell": ("the server does not start the kernel", self.journal()),
+            "stop": ("the server does not end", f"loginctl terminate-user {self.name} ends all sessions of {self.name}"),
+        }[step]
+        return what, mend.replace("NAME", self.name)
+
     def stop(self) -> str | None:
         """Stop the server that start() started."""
         if not self.started:
             return "not stopped: it ran before"
         self.hub_api("DELETE", "/server")
-        deadline = time.monotonic() + TIMEOUT
         while self.hub_api("GET", "").json()["servers"]:
-            if time.monotonic() > deadline:
-                raise Refused(f"it does not stop within {TIMEOUT} s", f"loginctl terminate-user {self.name} ends all sessions of {self.name}")
             time.sleep(0.1)
         self.started = False
         return None
 
-    def clean_up(self) -> None:
-        """End what is left of ours after a failure."""
-        for left, end in ((self.kernel, self._end_kernel), (self.started, self.stop)):
-            try:
-                if left:
-                    end()
-            except Exception as error:  # noqa: BLE001 (a failure is on its way already)
-                click.echo(f"jupyterhub-ctl: something of {self.name} may be left: {error}", err=True)
+    def clean_up(self, until: float) -> None:
+        """End what is left of ours after a failure, before `until` (time.monotonic())."""
+        if self.kernel and not self.started:
+            with contextlib.suppress(Exception):
+                within(until - time.monotonic(), self._end_kernel)
+        if self.kernel and not self.started:
+            click.echo(f"jupyterhub-ctl: a kernel in the server of {self.name} may be left: its page `Running` shows it", err=True)
+        if self.started:
+            with contextlib.suppress(Exception):
+                within(until - CLEAN_UP / 2 - time.monotonic(), self.stop)
+            # The hub may be what hangs, or it knows no more of a server that was about to start.
+            end_servers(set(servers_of(self.name)) - self.before, until)
+
+
+def servers_of(name: str) -> Iterator[int]:
+    """Yield the process ids of the account's notebook servers, with those that are about to become one, whatever the hub knows of them."""
+    uid = pwd.getpwnam(name).pw_uid
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if folder.stat().st_uid == uid and (b"/jupyterhub-singleuser\0" in (said := (folder / "cmdline").read_bytes()) or MEDIATOR.encode() in said):
+                yield int(folder.name)
+
+
+def end_servers(pids: Iterable[int], until: float) -> None:
+    """End processes, gently first; those that still run at the time `until` (time.monotonic()) are killed."""
+    with contextlib.ExitStack() as stack:
+        running: dict[int, int] = {}
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                running[pid] = os.pidfd_open(pid)
+                stack.callback(os.close, running[pid])
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for handle in running.values():
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, number)
+            deadline = time.monotonic() + max(0.5, (until - time.monotonic()) / 2)
+            while running and time.monotonic() < deadline:
+                ended = select.select(list(running.values()), [], [], 0.1)[0]  # a pidfd can be read once its process has ended
+                running = {pid: handle for pid, handle in running.items() if handle not in ended}
+
+
+def startup_files(name: str) -> list[str]:
+    """Return what a kernel of the account runs before anything else: files of IPython's startup folders (list of str), looked for as the account."""
+    account = pwd.getpwnam(name)
+    become = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--init-groups", "--"]
+    folders = [f"{account.pw_dir}/.ipython/profile_default/startup", *(f"{folder}/startup" for folder in IPYTHON)]
+    listed = output(*become, "find", *folders, "-maxdepth", "1", "-name", "*.*py", timeout=4)[1].splitlines()
+    # Names of the user's: nothing in them that a terminal would obey.
+    return sorted("".join(c if c.isprintable() else "?" for c in line) for line in listed if line.startswith("/"))[:5]

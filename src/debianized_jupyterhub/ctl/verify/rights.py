@@ -1,6 +1,8 @@
 """Checks: who may read what, who may log in, and for whom sudo lets the hub start servers."""
 
+import functools
 import grp
+import itertools
 import os
 import pwd
 import re
@@ -18,9 +20,11 @@ from ...paths import (
     LIBEXEC,
     LOGIN_SERVICE,
     PROXY_ENV,
+    SERVERS,
     SESSION_SERVICE,
     STATE,
     SUDOERS,
+    TREES,
     VENV,
 )
 from ..command import one_line, output
@@ -61,6 +65,56 @@ def accounts() -> Findings:
             continue
         if account.pw_uid == 0:
             yield Failed(f"account {name} has uid 0", "its service has all rights", f"give {name} a uid of its own in /etc/passwd")
+
+
+# What accounts without rights have to get through, and what follows where they cannot.
+WAYS = {
+    VENV: "hub, proxy and notebook servers cannot read their software",
+    TREES: "hub and notebook servers cannot read their software",
+    LIBEXEC: "hub and notebook servers cannot start their programs",
+    "/var/opt": "the hub cannot reach its database",
+    "/run/user": "no notebook server starts",
+}
+FOR_ALL = ("/tmp", "/var/tmp", "/dev/shm")
+
+
+@check("folders", needs=["accounts"])
+def folders() -> Findings:
+    """Folders on the way to software and database let the services and users through; temporary ones take everybody's files."""
+    told: set[Path] = set()
+    for way, consequence in WAYS.items():
+        yield from _closed(way, ACCOUNT, consequence, told)
+    if not os.path.isdir(SERVERS):
+        yield Failed(f"{SERVERS} is missing", "no notebook server starts", TMPFILES)
+    for path in FOR_ALL:
+        if os.path.isdir(path) and (mode := stat.S_IMODE(os.stat(path).st_mode)) & 0o1777 != 0o1777:
+            yield Failed(f"{path} has mode {mode:04o}, 1777 is right", "programs of users fail, kernels too", f"chmod 1777 {path}")
+
+
+@check("homes", needs=["accounts"])
+def homes() -> Findings:
+    """People get through the folders on the way to their homes. A check of its own, since a file server may hang."""
+    told: set[Path] = set()
+    people = {str(Path(pwd.getpwnam(name).pw_dir).parent): name for name in reversed(list(_candidates())[:20])}
+    for way, name in people.items():
+        yield from _closed(way, name, "no notebook server of these users starts", told)
+    yield ", ".join(people)
+
+
+def _closed(way: str, name: str, consequence: str, told: set[Path]) -> Iterator[Failed]:
+    """Yield a Failed for each folder on the `way` that the account `name` cannot get through, but those that were `told`."""
+    for folder in [*reversed(Path(way).parents), Path(way)]:
+        if folder not in told and folder.is_dir() and not _lets_through(folder, name):
+            told.add(folder)
+            what = f"{folder} has mode {stat.S_IMODE(folder.stat().st_mode):04o}: {name} cannot get through it"
+            yield Failed(what, consequence, f"chmod a+rx {folder}" if str(folder).startswith("/opt") else f"chmod a+x {folder}")
+
+
+def _lets_through(folder: Path, name: str) -> bool:
+    """Return whether the account `name` can search `folder` (Path); it is tried where the mode does not say so, since there may be more than a mode."""
+    if folder.stat().st_mode & stat.S_IXOTH:
+        return True
+    return output("setpriv", f"--reuid={name}", f"--regid={pwd.getpwnam(name).pw_gid}", "--init-groups", "--", "test", "-x", str(folder))[0] == 0
 
 
 @check("secrets", needs=["accounts"])
@@ -156,6 +210,13 @@ def _candidates() -> Iterator[str]:
     yield from dict.fromkeys([name for name in members if name in people] + people)
 
 
+@functools.cache
+def admitted(most: int) -> list[str]:
+    """Return the first people (list of str) whom sudo lets the hub start a server for, not more than `most`; twenty are asked about."""
+    asked = ((name, _sudo("-l", "-u", name, "--", MEDIATOR)[0]) for name in list(_candidates())[:20])
+    return list(itertools.islice((name for name, code in asked if code == 0), most))
+
+
 def _require_rule() -> None:
     """Raise Failed unless sudoers can be read and its rule for the hub is in force."""
     code, said = output("visudo", "-c")
@@ -197,15 +258,14 @@ def _require_no_more() -> None:
         raise Failed("JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL")
 
 
-@check("sudoers", needs=["accounts", "package-files"])
+@check("sudoers", needs=["accounts", "folders", "package-files"])
 def sudoers() -> Findings:
     """Is the policy well formed, and what does sudo make of it?"""
     _require_rule()
     _require_no_more()
-    for name in list(_candidates())[:20]:
-        if _sudo("-l", "-u", name, "--", MEDIATOR)[0] == 0:
-            yield f"admits {name}"
-            return
+    if names := admitted(1):
+        yield f"admits {names[0]}"
+        return
     yield Warned("JUPYTER_USERS admits none of the machine's accounts", "nobody (but accounts of a directory) can log in", "usermod -aG users NAME")
 
 
@@ -247,6 +307,11 @@ def _stack(service: str) -> Iterator[tuple[str, int, str, str]]:
             yield str(path), number, found["kind"], found["module"]
 
 
+def modules_of(service: str, kind: str) -> list[str]:
+    """Return the modules (list of str, names of files) of a service of PAM for `kind` ("account", "auth", ...). Raises Failed, see _stack."""
+    return list(dict.fromkeys(Path(module).name for _, _, found, module in _stack(service) if found == kind))
+
+
 def _module_exists(name: str) -> bool:
     return Path(name).exists() or any(Path("/usr/lib").glob(f"*/security/{name}")) or Path("/usr/lib/security", name).exists()
 
@@ -283,7 +348,7 @@ def logins() -> None:
             raise Failed(f"{path} is there: PAM refuses all logins but root's", "nobody can log in", f"rm {path}, when the maintenance it announces is over")
 
 
-@check("pam", needs=["pam-files", "groups", "accounts"])
+@check("pam", needs=["pam-files", "groups", "accounts", "folders"])
 def pam() -> None:
     """A PAM transaction as who checks passwords: the account part for root, which needs /etc/shadow; a wrong password must be called wrong."""
     code, said = output(*as_login(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))

@@ -11,30 +11,41 @@ from pathlib import Path
 from typing import Any
 
 from ... import accounts, defaults, gate, login_check, notices, units
+from ... import server_settings as server_settings_files
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
 from ...settings_check import Problem
 from ...sockets import listeners
 from .. import check_config
+from ..command import one_line, output
 from .check import Failed, Finding, Findings, Warned, check, once, properties
 
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
+READ = 14  # seconds for configuration files, which may run anything; less than check.LIMIT, so that it is said what waits
 RESTART = "systemctl restart jupyterhub"
 
 
 @once
 def configuration_read() -> tuple[list[Problem], dict[str, Any]]:
     """Return check_config.read(), which takes most of a second, once."""
-    return check_config.read()
+    return check_config.read(timeout=READ)
+
+
+@once
+def server_settings_read() -> list[Problem]:
+    """Return check_config.of_servers(), which takes seconds where there is something to read, once."""
+    return check_config.of_servers(timeout=READ)
 
 
 def setting(name: str) -> Any:
     """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
     shipped = {"bind_url": defaults.BIND_URL, "hub_ip": "127.0.0.1", "hub_port": 8081}
-    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET, "subdomain_host": ""}
-    return configuration_read()[1].get(name) or shipped[name]
+    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET, "subdomain_host": "", "public_url": ""}
+    shipped |= {"account_service": "", "refused_shells": ["false", "nologin"]}
+    value = configuration_read()[1].get(name)
+    return shipped[name] if value in (None, "") else value
 
 
-@check("configuration", needs=["package-files", "secrets"])
+@check("configuration", needs=["folders", "package-files", "secrets"])
 def configuration() -> Findings:
     """As the hub would read it at its next start."""
     for problem in configuration_read()[0]:
@@ -49,6 +60,18 @@ def settings() -> Findings:
         if not problem.fatal:
             finding = Failed if problem.kind == "unknown" else Warned
             yield finding(str(problem), "what was meant does not happen", problem.mend)
+
+
+@check("server-settings", needs=["folders", "package-files"])
+def server_settings() -> Findings:
+    """Those of all notebook servers and kernels, in /etc/jupyter: a server leaves out what is wrong, and says so to its user's log alone."""
+    for path in server_settings_files.open_to_others():
+        mend = f"chown root: {path}; chmod go-w {path}"
+        yield Failed(f"{path} can be changed by others than root", "who can do that runs code as each user who starts a server", mend)
+    for problem in server_settings_read():
+        why = {"ignored": "notebook servers start without what is in it", "value": "notebook servers start without it, or not at all"}
+        finding = Warned if problem.kind == "note" else Failed
+        yield finding(str(problem), why.get(problem.kind, "what was meant does not happen"), problem.mend)
 
 
 # -- Ports -------------------------------------------------------------------------------------------------------------------------
@@ -91,19 +114,37 @@ def ports() -> Findings:
 
 def unit_findings(unit: str) -> Iterator[Finding]:
     """Yield what is wrong with a unit that must run now and after the next boot."""
-    state = properties(unit, "LoadState", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload")
+    state = properties(unit, "LoadState", "LoadError", "ActiveState", "SubState", "UnitFileState", "Result", "NeedDaemonReload", "DropInPaths")
     if not state:
         raise Failed("systemd does not answer", "nothing can be started", "systemctl status")
     if state["LoadState"] == "masked" or state["UnitFileState"].startswith("masked"):
         raise Failed(f"{unit} is masked", "it does not start", f"systemctl unmask {unit}; systemctl enable --now {unit}")
+    # What is below /usr/lib is the distribution's or the package's.
+    drop_ins = [path for path in state["DropInPaths"].split() if not path.startswith("/usr/lib/")]
+    changed = f"; it is changed by {', '.join(drop_ins)}" if drop_ins else ""
+    if state["LoadState"] in ("bad-setting", "error", "not-found"):
+        error = last_error(unit) or state["LoadError"].partition(" ")[2].strip('"') or state["LoadState"]
+        raise Failed(
+            f"systemd cannot use {unit}: {error}{changed}", "it does not start", f"systemd-analyze verify {unit} names the line; then systemctl daemon-reload"
+        )
     if state["ActiveState"] != "active":
         mend = f"systemctl start {unit}; if it does not start: journalctl -u {unit} -n 30"
-        what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']})"
+        why = f": {said}" if state["Result"] != "success" and (said := last_error(unit)) else ""
+        what = f"{unit} does not run ({state['ActiveState']}, {state['SubState']}, result {state['Result']}){changed}{why}"
         yield Failed(what, "nobody can log in", mend)
     elif state["UnitFileState"] not in ("enabled", "static"):  # static: others bring it with them
         yield Failed(f"{unit} is {state['UnitFileState']}: it runs, but does not start at boot", "after a reboot nobody can log in", f"systemctl enable {unit}")
     if state["NeedDaemonReload"] == "yes":
         yield Warned(f"{unit} was changed on the disk", "systemd still has the earlier one", "systemctl daemon-reload")
+
+
+def last_error(unit: str) -> str:
+    """Return the last error of a unit's own processes in the journal of this boot, one line; else what systemd said of it; "" if there is none."""
+    for match in ((f"_SYSTEMD_UNIT={unit}",), (f"UNIT={unit}", "_PID=1")):
+        said = output("journalctl", "-b", "-q", "-o", "cat", "-p", "err", "-n", "1", *match, timeout=5)
+        if said[0] == 0 and said[1]:
+            return one_line(said[1])[:300]
+    return ""
 
 
 @check(units.PORTS, needs=["accounts", "package-files", "ports"])
@@ -112,13 +153,13 @@ def ports_unit() -> Findings:
     return unit_findings(units.PORTS)
 
 
-@check(units.SPAWNER, needs=["accounts", "package-files"])
+@check(units.SPAWNER, needs=["accounts", "folders", "package-files"])
 def spawner_unit() -> Findings:
     """The hub's way to sudo."""
     return unit_findings(units.SPAWNER)
 
 
-@check(units.LOGIN, needs=["accounts", "package-files"])
+@check(units.LOGIN, needs=["accounts", "folders", "package-files"])
 def login_unit() -> Findings:
     """The hub's way to PAM."""
     return unit_findings(units.LOGIN)
