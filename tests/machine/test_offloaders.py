@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import json
 import re
 import socket
 import ssl
@@ -297,6 +298,99 @@ def test_missing_header_is_told(machine, nginx, header, said, logged):
     assert logged in machine.journal("-t", "jupyterhub-singleuser", "-n", "20")
     start(machine, offloader.NGINX)
     works(nginx)
+
+
+# -- What jupyterhub-ctl verify says of it ---------------------------------------------------------------------------------------------
+
+CTL = "/usr/sbin/jupyterhub-ctl"
+RESTART = "systemctl reset-failed nginx; systemctl restart nginx"  # also more often than systemd wants
+ENABLED = "/etc/nginx/sites-available/jupyterhub"
+TRUSTED = "/etc/ssl/certs/$(openssl x509 -noout -hash -in " + offloader.CERTIFICATE + ").0"
+
+
+def verify(machine, *arguments, **options):
+    """Return the results of `jupyterhub-ctl verify --json` (dict: name to result) for what depends on the public address."""
+    return {result["name"]: result for result in json.loads(machine.run(CTL, "verify", "--json", "public-url", *arguments, check=False, **options).stdout)}
+
+
+@pytest.fixture(scope="module")
+def public(machine, nginx):
+    """The machine's settings name nginx's address, and its authority is one of those that the machine trusts."""
+    machine.sh(
+        f"sed -i 's,^JUPYTERHUB_PUBLIC_URL=.*,JUPYTERHUB_PUBLIC_URL={offloader.BASE}/,' /etc/default/jupyterhub; ln -sf {offloader.CERTIFICATE} {TRUSTED}"
+    )
+    yield
+    machine.sh(f"sed -i 's,^JUPYTERHUB_PUBLIC_URL=.*,JUPYTERHUB_PUBLIC_URL=,' /etc/default/jupyterhub; rm {TRUSTED}")
+
+
+def test_verify_goes_through_the_public_address(machine, nginx, public):
+    """With the steps of a user, which need no change of the hub."""
+    logged_in(nginx).stop()
+    found = verify(machine, "--user", "alice", input="secret\n")
+    assert {result["status"] for result in found.values()} == {"passed"}, found
+    assert found["public-url"]["what"] == f"{offloader.BASE}/hub/login"
+    assert "POST /hub/login" in machine.sh("tail -n 50 /var/log/nginx/access.log")
+
+
+def other_certificate(before="", names=(offloader.HOST,)):
+    """A function that has nginx show another certificate."""
+
+    def change(machine):
+        offloader.self_signed(machine, before=before, names=names)
+        machine.sh(f"ln -sf {offloader.CERTIFICATE} {TRUSTED}; {RESTART}")
+
+    return change
+
+
+def shell(script):
+    return lambda machine: machine.sh(f"{script}; ! systemctl is-active -q nginx || ({RESTART})")
+
+
+@pytest.mark.parametrize(
+    "change, check, status, words",
+    [
+        pytest.param(
+            shell("systemctl stop nginx"), "public-address", "failed", ["nginx.service does not run (inactive)", "systemctl start nginx"], id="stopped"
+        ),
+        pytest.param(
+            shell(f"sed -i s/:8000/:8001/ {ENABLED}"),
+            "public-url",
+            "failed",
+            ["does not reach the hub: it answers 50", "http://127.0.0.1:8000"],
+            id="leads nowhere",
+        ),
+        pytest.param(
+            shell(f"sed -i '/X-Forwarded-Proto/d; /X-Scheme/d' {ENABLED}"),
+            "public-url",
+            "warning",
+            ["browsers use https", "X-Forwarded-Proto"],
+            id="says no https",
+        ),
+        pytest.param(other_certificate(names=("elsewhere.example.org",)), "certificate", "failed", ["elsewhere.example.org", "localhost"], id="other name"),
+        pytest.param(other_certificate(before="faketime 2020-01-01"), "certificate", "failed", ["localhost:443 ended on 2020-12-31"], id="ended"),
+        pytest.param(other_certificate(before="faketime -f -355d"), "certificate", "warning", ["localhost:443 ends on"], id="ends soon"),
+        pytest.param(shell(f"rm {TRUSTED}"), "certificate", "warning", ["does not trust the certificate", "self-signed"], id="not trusted"),
+    ],
+)
+def test_verify_names_what_browsers_meet(machine, nginx, public, change, check, status, words):
+    machine.sh(f"tar -Pcf /root/site.tar {offloader.CERTIFICATE} {offloader.KEY} {ENABLED}")
+    try:
+        change(machine)
+        found = verify(machine)
+    finally:
+        machine.sh(f"rm -f {TRUSTED}; tar -Pxf /root/site.tar; ln -sf {offloader.CERTIFICATE} {TRUSTED}; {RESTART}")
+    wrong = {name: result for name, result in found.items() if result["status"] not in ("passed", "skipped")}
+    assert list(wrong) == [check] and wrong[check]["status"] == status, wrong
+    said = " ".join(wrong[check].values())
+    assert [word for word in words if word not in said] == [], said
+
+
+def test_verify_names_websockets_that_do_not_get_through(machine, nginx, public):
+    machine.sh(f"cp {ENABLED} /root/site; sed -i '/proxy_set_header Upgrade /d' {ENABLED}; {RESTART}")
+    found = verify(machine, "--user", "alice", input="secret\n")
+    machine.sh(f"cp /root/site {ENABLED}; {RESTART}")
+    assert (found["spawn"]["status"], found["cell"]["status"]) == ("passed", "failed")
+    assert "websocket is refused" in found["cell"]["what"] and "off-loader.md" in found["cell"]["mend"]
 
 
 # -- Files that nginx hands out itself ---------------------------------------------------------------------------------------------

@@ -60,9 +60,9 @@ def _stopped() -> tuple[str, str] | None:
         if state.get("ActiveState") == "active":
             return None
         if state.get("LoadState") in ("loaded", "masked"):
-            wanted = state["ActiveState"] == "failed" or state["UnitFileState"] in ("enabled", "masked")
-            found.append((not wanted, f"{name}.service", state["ActiveState"] if state["LoadState"] == "loaded" else "masked"))
-    return min(found)[1:] if found else None
+            shown = state["ActiveState"] if state["LoadState"] == "loaded" else "masked"
+            found.append((state["UnitFileState"] not in ("enabled", "masked"), shown != "failed", f"{name}.service", shown))
+    return min(found)[2:] if found else None
 
 
 @check("public-address", needs=["configuration"])
