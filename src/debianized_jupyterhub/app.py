@@ -28,6 +28,7 @@ from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
 from . import culling, journal, outage, ports, services, watchdog
+from .authenticator import SudoersPolicy
 from .culler import Culler
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
@@ -151,6 +152,10 @@ class Hub(JupyterHub):
         culler = Culler(self)
         self._periodic_callbacks["culler"] = PeriodicCallback(culler.look, culler.interval * 1000)
         self._periodic_callbacks["culler"].start()
+        if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:
+            look = PeriodicCallback(self.authenticator.look_at_accounts, self.authenticator.account_interval * 1000)
+            self._periodic_callbacks["accounts"] = look
+            look.start()
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
 

@@ -15,9 +15,10 @@ from tornado import web
 from traitlets import Bool, Integer, Set, Unicode, default
 
 from . import accounts
+from .account_ends import Accounts
 from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
-from .journal import because
+from .journal import because, shortened
 from .login_check import LoginCheck, LoginCheckError, WaitingLogins
 from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
@@ -46,6 +47,9 @@ class SudoersPolicy(Authenticator):
     refused_shells = Set(Unicode(), {"nologin", "false"}, config=True, help="An account with such a shell (a name without folders) is not for logins.")
     account_memory = Integer(86400, config=True, help="Seconds for which the last answer about an account counts while there is no newer one.")
     account_timeout = Integer(5, config=True, help="Seconds for which an answer about an account is waited for.")
+    account_interval = Integer(60, config=True, help="Seconds between looks whether accounts are gone, or others than before; 0 for none.")
+    # Whether a login shows whose the account is now, or whose it was when a password was set at the hub.
+    knows_the_account = False
     # Where a provider has shown who somebody is, there is no password to guess, and a reason to be given.
     says_who_is_not_admitted = False
 
@@ -60,6 +64,7 @@ class SudoersPolicy(Authenticator):
         self._starts = FairTurns(max(1, (os.cpu_count() or 1) - 1))
         self.wrong_logins = WrongLogins(self.wrong_logins_of_account, self.wrong_logins_of_address, self.wrong_logins_window)
         self._standings = Standings(self.account_service, self.refused_shells, self.account_memory, self.account_timeout)
+        self._accounts = Accounts(self.parent, self._standings)
 
     @default("auth_refresh_strict")
     def _tokens_too(self) -> bool:
@@ -67,15 +72,32 @@ class SudoersPolicy(Authenticator):
 
     async def refresh_user(self, user: Any, handler: web.RequestHandler | None = None) -> bool | dict:
         """Return False where the account may not be used any more, or what the authenticator itself says."""
-        standing = await self._standings.of(user.name)
-        if standing.reason:
-            self.log.warning("The login of %s counts no more: %s", user.name, standing.reason)
+        name = user.name
+        standing = await self._standings.of(name)
+        if reason := await self._accounts.judge(name, standing) or standing.reason:
+            self.log.warning("The login of %s counts no more: %s", name, reason)
             return False
         return await maybe_future(super().refresh_user(user, handler))
 
-    async def why_not_start(self, username: str) -> Standing:
+    async def why_not_start(self, spawner: Any) -> Standing:
         """Return why the account's server may not be started; without reasons where it may."""
-        return await self._standings.of(username, starts=True)
+        name = spawner.user.name
+        standing = await self._standings.of(name, starts=True)
+        if reason := await self._accounts.judge(name, standing, starting=spawner):
+            return Standing(reason, "Your account is another one than at your login. Log in again.")
+        if not standing.reason and self._accounts.home_is_gone(name, standing):
+            words = "Your home folder is gone, or not there at the moment: ask your administrator. If it is to be made anew, log in again first."
+            return Standing("the home folder that it had is not there", words)
+        return standing
+
+    async def look_at_accounts(self) -> None:
+        """End what those have at the hub whose accounts are gone, or others than before."""
+        await self._accounts.look()
+
+    async def add_user(self, user: Any) -> None:
+        """Take in a user, and note who the account is."""
+        await maybe_future(super().add_user(user))
+        self._accounts.keep_new(user)
 
     def check_allow_config(self) -> None:
         """Skip JupyterHub's warning that no rule is set: there always is one, in sudoers."""
@@ -124,7 +146,10 @@ class SudoersPolicy(Authenticator):
     async def _require_good_standing(self, username: str, authentication: dict | None) -> None:
         """Raise HTTPError 403, with words for the login page, for an account that has shown its password, and may not be used."""
         answer = (authentication or {}).get("standing")  # PAM has told it with the login
-        standing = self._standings.told(username, answer, starts=True) if answer else await self.why_not_start(username)
+        standing = self._standings.told(username, answer, starts=True) if answer else await self._standings.of(username, starts=True)
+        if await self._accounts.judge(username, standing, logging_in=True) and not (self.knows_the_account or standing.reason):
+            words = f"The account {username} of this server was made anew, and what you had at the hub has ended. Log in again."
+            standing = Standing("it is another one than before", words)
         if standing.reason:
             self.log.warning("%s may not log in: %s", username, standing.reason)
             because(standing.reason)
@@ -163,11 +188,6 @@ class SudoersPolicy(Authenticator):
         return await maybe_future(super().check_allowed(username, authentication))
 
 
-def shortened(user: str) -> str:
-    """Return a name for the log: not in full what may be a password in the wrong field."""
-    return user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
-
-
 class Question(web.HTTPError):
     """PAM has asked something that the login form has no answer to."""
 
@@ -200,6 +220,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     pages must not wait for it; and who reads password hashes has another account.
     """
 
+    knows_the_account = True
     concurrent_logins = Integer(32, config=True, help="How many logins are checked at a time; more wait for their turn.")
     login_timeout = Integer(60, config=True, help="Seconds until a login that PAM does not answer is given up.")
     change_password_help = Unicode(config=True, help="What the login page says to somebody whose password must be changed.")
@@ -392,3 +413,4 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             if account["name"] != user.name:
                 raise ValueError(f"the system spells the name {account['name']}")
         await maybe_future(Authenticator.add_user(self, user))
+        self._accounts.keep_new(user)

@@ -15,6 +15,7 @@ from jupyterhub import orm
 from jupyterhub.app import JupyterHub
 
 from . import culling
+from .account_ends import stop_server
 from .endings import IDLE, MAINTENANCE, OLD, at
 from .handlers import MessageSocket
 from .notices import planned_stop
@@ -132,12 +133,4 @@ class Culler:
                 return
             log.warning("Culling server %s: %s", spawner._log_name, end.why)
             spawner.ended = f"Your server was stopped on {at(datetime.now(UTC))}, {end.why}."
-            spawner.stopped_by = Actor("", "", "", end.why)
-            spawner._stop_pending = True
-            try:
-                await self.hub.proxy.delete_user(spawner.user, spawner.name)
-                await spawner.user.stop(spawner.name)
-            except Exception:
-                log.exception("Cannot stop %s", spawner._log_name)
-            finally:
-                spawner._stop_pending = False
+            await stop_server(self.hub, spawner, Actor("", "", "", end.why))

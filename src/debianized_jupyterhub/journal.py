@@ -68,6 +68,11 @@ class Prioritized(logging.Formatter):
         return prioritized(super().format(record), LESS.get((record.funcName or "", record.levelno), record.levelno))
 
 
+def shortened(user: str) -> str:
+    """Return a name for the log: not in full what may be a password in the wrong field."""
+    return user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"
+
+
 def reasons() -> list[str]:
     """Return the list (empty now) that `because` adds to, here and in the tasks that are begun from here."""
     found: list[str] = []

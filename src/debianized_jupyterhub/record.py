@@ -15,8 +15,8 @@ from tornado import web
 from tornado.log import app_log
 
 from . import journal
-from .authenticator import shortened
 from .handlers import in_place_of
+from .journal import shortened
 
 INFO, NOTICE, WARNING = "6", "5", "4"  # syslog(3)
 # Event: its MESSAGE_ID, which `journalctl --new-id128` made, and priority.
@@ -28,6 +28,7 @@ EVENTS = {
     "start-failed": ("294a0faf06fc46cfa6042c051c977a4f", WARNING),
     "stop": ("415a64493d51422fba1f02cc2a29c2d6", INFO),
     "token": ("54df5b549152496ab280d61ddf453b57", INFO),
+    "account-ended": ("c922685e2dcf494da72b09d3cd787dba", NOTICE),
     "enter": ("15c816c87e8649c39aacd4afd9a4efbf", NOTICE),
 }
 

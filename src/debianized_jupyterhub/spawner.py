@@ -178,7 +178,7 @@ class GateSpawner(SudoSpawner):
     async def _require_good_standing(self) -> None:
         """Raise SpawnException, with words for the user's page, for an account that may not be used any more; a site's own authenticator is not asked."""
         if isinstance(self.authenticator, SudoersPolicy):
-            standing = await self.authenticator.why_not_start(self.user.name)
+            standing = await self.authenticator.why_not_start(self)
             if standing.reason:
                 raise _told(SpawnException(standing.words, reason="account", log_message=standing.reason, status_code=403))
 

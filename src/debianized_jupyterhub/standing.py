@@ -11,6 +11,7 @@ from collections.abc import Collection
 from pathlib import PurePath
 from typing import NamedTuple
 
+from .identity import Identity
 from .login_check import LoginCheckError, ask
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_DEFINITE, PAM_SUCCESS, PAM_USER_UNKNOWN
 
@@ -19,13 +20,19 @@ ASK_ADMINISTRATOR = "Ask your administrator."
 
 
 class Standing(NamedTuple):
-    """Why an account may not be used, for the log, and in words for its user; both empty where it may."""
+    """Why an account may not be used, for the log, and in words for its user; both empty where it may.
+
+    `gone`: there certainly is none of that name; `identity`: who it is, None where that is not known.
+    """
 
     reason: str = ""
     words: str = ""
+    gone: bool = False
+    identity: Identity | None = None
 
 
 GOOD = Standing()
+GONE = Standing("there is no such account any more", f"There is no account of yours any more. {ASK_ADMINISTRATOR}")
 
 
 class Standings:
@@ -51,14 +58,26 @@ class Standings:
 
     def told(self, name: str, answer: dict, *, starts: bool = False) -> Standing:
         """Return how the account stands by login-check's `answer`, whose head describes it."""
-        now = time.monotonic()
+        now, identity = time.monotonic(), Identity.of(answer)
         if starts and answer["closed"] is not None:
             return Standing("logins are closed: /etc/nologin or /run/nologin", f"Logins are closed at the moment. {answer['closed']}".rstrip())
         found = self._judged(name, answer, now)
         if found is None:
-            return self._last(name, now)
+            return self._last(name, now)._replace(identity=identity)
         self._known[name] = now, found
-        return found
+        return found._replace(identity=identity)
+
+    def seen(self, name: str, answer: dict) -> Standing:
+        """Return what an answer that has `known`, `certain`, `uid` and `home` alone says of the account: whether it is gone, and who it is."""
+        if answer["known"]:
+            self._missing_since.pop(name, None)
+            return Standing(identity=Identity.of(answer))
+        return GONE._replace(gone=True) if self._is_gone(name, answer, time.monotonic()) else GOOD
+
+    def _is_gone(self, name: str, answer: dict, now: float) -> bool:
+        """Return whether an account that is missing is so for good: a directory that does not answer has none at all."""
+        since = self._missing_since.setdefault(name, now)
+        return answer["certain"] or now - since >= self._memory
 
     def _last(self, name: str, now: float) -> Standing:
         """Return the last definite answer, as long as it counts. Without one sudo decides, which asks for the account itself."""
@@ -68,9 +87,8 @@ class Standings:
     def _judged(self, name: str, answer: dict, now: float) -> Standing | None:
         """Return what an answer of login-check's means, None where it is not definite."""
         if not answer["known"] or answer.get("status") == PAM_USER_UNKNOWN:
-            since = self._missing_since.setdefault(name, now)
-            gone = answer["certain"] or now - since >= self._memory
-            return Standing("there is no such account any more", f"There is no account of yours any more. {ASK_ADMINISTRATOR}") if gone else None
+            # One that NSS knows and PAM does not is there.
+            return GONE._replace(gone=not answer["known"]) if self._is_gone(name, answer, now) else None
         self._missing_since.pop(name, None)
         if answer["locked"]:
             return Standing("its password is locked: `passwd --status`", f"Your account is locked. {ASK_ADMINISTRATOR}")

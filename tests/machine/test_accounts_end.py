@@ -145,3 +145,91 @@ def test_account_that_is_gone(machine, hub, ends):
     machine.sh("loginctl terminate-user ends; sleep 1; userdel ends")
     assert "/hub/login" in gone.session.get(f"{BASE}/hub/home", timeout=60).url
     assert by_token(gone, "GET", "/user").status_code == 403
+
+
+# -- An account made anew -------------------------------------------------------------------------------------------------------------
+
+ANEW = "userdel --force --remove {name} 2>/dev/null; useradd --create-home {more} --shell /bin/bash --groups users {name}; echo {name}:secret | chpasswd"
+
+
+@pytest.fixture(scope="module")
+def looks(machine, hub, short_memory):
+    """Accounts are looked at every second, also those of nobody who comes."""
+    look_every(machine, hub, 1)
+
+
+def look_every(machine, hub, seconds):
+    machine.sh(f"sed -i '/account_interval/d; s/^c.Authenticator.auth_refresh_age.*/c.Authenticator.auth_refresh_age = {seconds}/' {CONFIG}")
+    machine.sh(f"echo 'c.SudoersPolicy.account_interval = {seconds}' >>{CONFIG}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+
+
+def somebody(machine, hub, name, spawn=True):
+    """Return a new user with a token and, if so, a running server."""
+    machine.add_user(name)
+    user = hub.login(name, "secret")
+    user.token = user.hub_api("POST", f"/users/{name}/tokens", json={}).json()["token"]
+    if spawn:
+        user.spawn()
+    return user
+
+
+def is_out(user):
+    return by_token(user, "GET", "/user").status_code == 403 and "/hub/login" in user.session.get(f"{BASE}/hub/home", timeout=60).url
+
+
+def ended(machine, name):
+    """Return what the record says of accounts that have ended."""
+    fields = "_SYSTEMD_UNIT=jupyterhub.service", "JUPYTERHUB_EVENT=account-ended", f"JUPYTERHUB_USER={name}"
+    return machine.sh(f"journalctl -q -o cat {' '.join(fields)}").splitlines()
+
+
+def processes(machine, uid):
+    return machine.sh(f"pgrep --uid {uid} --full jupyterhub-singleuser || true")
+
+
+def test_account_made_anew_with_the_same_uid(machine, hub, looks):
+    """Cookie, token and server of the one before end; the new one begins with nothing."""
+    old = somebody(machine, hub, "anew")
+    uid = machine.sh("id -u anew")
+    assert processes(machine, uid)
+    machine.sh(ANEW.format(name="anew", more=f"--uid {uid}"))
+    assert not by_token(old, "POST", "/users/anew/server").ok  # whoever is first: this, or the look
+    wait_for(lambda: is_out(old), "cookie and token have ended", timeout=15)
+    wait_for(lambda: not processes(machine, uid), "the server has ended", timeout=30)
+    assert ["another one" in line or "no such account" in line for line in ended(machine, "anew")] == [True]
+    new = hub.login("anew", "secret")
+    assert not new.hub_api("GET", "/users/anew/tokens").json()["api_tokens"]
+    new.spawn()
+    wait_for(lambda: is_out(old), "still", timeout=5)
+    time.sleep(2.1)  # two looks
+    assert new.api("GET", "/status").ok and len(ended(machine, "anew")) == 1
+    new.stop()
+
+
+def test_login_ends_what_the_one_before_had(machine, hub, looks):
+    """Where nobody has looked in between: the home is gone, and to be made by the login."""
+    look_every(machine, hub, 300)
+    try:
+        old = somebody(machine, hub, "again", spawn=False)
+        machine.sh(ANEW.format(name="again", more=f"--uid {machine.sh('id -u again')}").replace("--create-home", "--no-create-home"))
+        assert "home folder is gone" in refused(old.spawn)
+        new = hub.login("again", "secret")
+        assert is_out(old)
+        new.spawn()
+        new.stop()
+        assert len(ended(machine, "again")) == 1
+    finally:
+        look_every(machine, hub, 1)
+
+
+def test_home_that_is_moved_is_no_other_account(machine, hub, looks):
+    """With its times, as mv, rsync -a and usermod do it; in use or not. So is one that is not there for a while, as that of a disk that is away."""
+    user = somebody(machine, hub, "mover")
+    machine.sh("mv /home/mover /home/elsewhere; sleep 2.1")
+    assert not is_out(user)
+    machine.sh("cp -a /home/elsewhere /home/mover; rm -r /home/elsewhere; sleep 2.1")
+    assert not is_out(user) and user.api("GET", "/status").ok and ended(machine, "mover") == []
+    user.stop()
+    user.spawn()
+    user.stop()

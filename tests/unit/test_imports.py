@@ -9,14 +9,14 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "src/debianized_jupyterh
 LEVELS = (
     {"ctl"},
     {"ctl.verify"},
-    {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub"},
+    {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub", "ctl.processes"},
     {"authenticators"},
     {"app", "culler", "keeper", "preflight", "server_settings", "settings_check"},
-    {"authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner"},
+    {"account_ends", "authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner"},
     {"services"},
     {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},
-    {"incoming", "layers", "logins", "server_log"},
+    {"identity", "incoming", "layers", "logins", "server_log"},
     {
         "accounts",
         "addresses",

@@ -137,8 +137,10 @@ def restore(file: Path | None, go_on: bool) -> None:
         file = FOLDER / file
     with _alone():
         _put_in_place()  # of one that was interrupted
-        before = _replace(file)
+        before, manifest = _replace(file)
     click.echo(f"restored {file}; the state before it is {before}")
+    if manifest.host != socket.gethostname():
+        click.echo(f"it is from {manifest.host}: logins and tokens in it are now those of this machine's accounts of the same names", err=True)
 
 
 # -- Saving ------------------------------------------------------------------------------------------------------------------------
@@ -279,12 +281,13 @@ def _installed_version() -> str:
 # -- Restoring ---------------------------------------------------------------------------------------------------------------------
 
 
-def _replace(file: Path) -> Path:
-    """Check an archive, save what there is, put the archive's content in place; return the path of what was saved."""
+def _replace(file: Path) -> tuple[Path, Manifest]:
+    """Check an archive, save what there is, put the archive's content in place; return the path of what was saved, and the archive's manifest."""
     with _explained(FOLDER):
         work = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         try:
-            running = _stop(_unpack(file, work))
+            manifest = _unpack(file, work)
+            running = _stop(manifest)
             try:
                 before = _save("restore", None, damaged_too=True)
                 os.rename(work, PENDING)
@@ -296,7 +299,7 @@ def _replace(file: Path) -> Path:
             shutil.rmtree(work, ignore_errors=True)
         _put_in_place()
         _start(running)
-    return before
+    return before, manifest
 
 
 def _unpack(file: Path, work: Path) -> Manifest:
