@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jupyterhub.handlers import BaseHandler
+from tornado import web
 
 from .handlers import in_place_of
 
@@ -35,8 +36,12 @@ def noted(handler: type) -> type:
 
     class Noting(handler):
         async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
-            if server_name in user.spawners:
-                user.spawners[server_name].ended = words(self.current_user, user.name)
-            return await super().stop_single_user(user, server_name)
+            spawner = user.spawners.get(server_name)
+            if spawner is not None:
+                spawner.ended = words(self.current_user, user.name)
+            stopping = await super().stop_single_user(user, server_name)
+            if not_stopped := getattr(spawner, "not_stopped", ""):  # JupyterHub says nothing of what a spawner raises here
+                raise web.HTTPError(500, "%s", not_stopped)
+            return stopping
 
     return in_place_of(handler, Noting)

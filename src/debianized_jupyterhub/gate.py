@@ -1,6 +1,6 @@
-"""The hub's ways out of its sandbox: to sudo, and to new accounts.
+"""The hub's ways out of its sandbox: to sudo, to the end of sessions that sudo cannot reach, and to new accounts.
 
-The protocols are described at the heads of src/libexec/spawner-gate and account-helper.
+The protocols are described at the heads of src/libexec/spawner-gate, session-helper and account-helper.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ class Helper(NamedTuple):
 
 
 SPAWNER = Helper("spawner", f"{LIBEXEC}/spawner-gate", "sudo")
+SESSIONS = Helper("sessions", f"{LIBEXEC}/session-helper", "systemd-logind")
 ACCOUNTS = Helper("accounts", f"{LIBEXEC}/account-helper", "useradd")
 
 

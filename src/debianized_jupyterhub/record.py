@@ -27,6 +27,7 @@ EVENTS = {
     "start": ("10de0ea746b34ee7b7113fe19c9840d5", INFO),
     "start-failed": ("294a0faf06fc46cfa6042c051c977a4f", WARNING),
     "stop": ("415a64493d51422fba1f02cc2a29c2d6", INFO),
+    "stop-failed": ("6294455fcfe64287b4c6d308b6a933ff", WARNING),
     "token": ("54df5b549152496ab280d61ddf453b57", INFO),
     "account-ended": ("c922685e2dcf494da72b09d3cd787dba", NOTICE),
     "enter": ("15c816c87e8649c39aacd4afd9a4efbf", NOTICE),
@@ -141,6 +142,11 @@ def record_stop(user: str, server: str, by: Actor | None) -> None:
     """Record that a server has ended; `by` is None if nobody asked the hub for it."""
     how = f"was stopped by {by}" if by else "ended by itself"
     write("stop", f"{_server(user, server)} {how}", by, user=user, server=server)
+
+
+def record_failed_stop(user: str, server: str, by: Actor | None, reason: str) -> None:
+    """Record that a server was to be stopped and still runs."""
+    write("stop-failed", f"{_server(user, server)} was to be stopped{f' by {by}' if by else ''}: {reason}", by, user=user, server=server)
 
 
 def _server(user: str, server: str) -> str:

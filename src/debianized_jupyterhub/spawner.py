@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -20,9 +21,10 @@ from sudospawner import SudoSpawner
 from . import accounts
 from .authenticator import SudoersPolicy
 from .culling import activity_interval
-from .gate import GateError, ask
+from .endings import at
+from .gate import SESSIONS, GateError, ask, ask_helper
 from .paths import SERVERS
-from .record import Actor, record_stop
+from .record import Actor, record_failed_stop, record_stop
 from .sockets import credentials
 
 # A start keeps one core busy for about a second. When a whole class logs in at
@@ -84,6 +86,7 @@ class GateSpawner(SudoSpawner):
     socket_name = ""  # of a file in SERVERS
     ended = ""
     stopped_by: Actor | None = None  # who has asked the hub for it
+    not_stopped = ""  # why it still runs after a stop
     _half_started = False
     _watcher: asyncio.Task | None = None
 
@@ -158,7 +161,7 @@ class GateSpawner(SudoSpawner):
         cannot be started or ends before it listens.
         """
         self.ip = self.ip or "127.0.0.1"
-        self.ended = ""
+        self.ended = self.not_stopped = ""
         await self._require_good_standing()
         async with turns:
             if self.on_unix_sockets:
@@ -246,6 +249,8 @@ class GateSpawner(SudoSpawner):
 
         LocalProcessSpawner would also ask again and again, with a back-off, whether it
         has; each question is a process here. The gate waits for the end itself.
+
+        Where sudo cannot reach it, since its account is gone or has another uid now, its session is ended. Raises SpawnException where it still runs.
         """
         ladder = [(signal.SIGTERM, self.term_timeout), (signal.SIGKILL, self.kill_timeout)]
         for sig, seconds in ladder:
@@ -259,16 +264,32 @@ class GateSpawner(SudoSpawner):
                     timeout=seconds + 10,
                 )
             except GateError as error:
-                self.log.error("Cannot stop %s: %s", self._log_name, error)
-                continue
+                self.log.warning("Cannot stop %s by sudo, so its session is ended: %s", self._log_name, error)
+                break
             if not answer["alive"]:
                 return
-        self.log.warning("Process %i never died", self.pid)
+        await self._end_session()
+
+    async def _end_session(self) -> None:
+        """End the server and its session, and return when it has ended. Raises SpawnException."""
+        seconds = self.term_timeout
+        try:
+            answer = await ask_helper(SESSIONS, {"pid": self.pid, "started": self.started, "seconds": seconds}, 2 * seconds + 10)
+            why = "it does not end" if answer["alive"] else ""
+        except GateError as error:
+            why = str(error)
+        if why:
+            what = f"The notebook server of {self._log_name} could not be stopped, process {self.pid} still runs: {why}"
+            self.log.error("%s", what)
+            self.not_stopped, self.ended = what, f"Your server could not be stopped on {at(datetime.now(UTC))}. Ask your administrator."
+            raise SpawnException(what, reason="not-stopped")
 
     def run_post_stop_hook(self) -> Any:
         # All ends come here, also those that nobody has asked for; that of a start that failed is recorded as that.
         starting = self._spawn_future
-        if not starting or (starting.done() and not starting.exception()):
+        if self.not_stopped:
+            record_failed_stop(self.user.name, self.name, self.stopped_by, self.not_stopped)
+        elif not starting or (starting.done() and not starting.exception()):
             record_stop(self.user.name, self.name, self.stopped_by)
         self.stopped_by = None
         return super().run_post_stop_hook()

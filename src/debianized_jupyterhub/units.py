@@ -5,6 +5,7 @@ PROXY = "jupyterhub-proxy.service"
 PORTS = "jupyterhub-ports.service"
 SPAWNER = "jupyterhub-spawner.socket"
 LOGIN = "jupyterhub-login.socket"
-ALL = (HUB, PROXY, PORTS, SPAWNER, LOGIN)
+SESSIONS = "jupyterhub-sessions.socket"
+ALL = (HUB, PROXY, PORTS, SPAWNER, LOGIN, SESSIONS)
 
 LOGIN_CHECK = "jupyterhub-login.service"  # from the first login on

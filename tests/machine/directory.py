@@ -149,6 +149,10 @@ class Directory:
     def up(self):
         self.machine.sh("systemctl start slapd")
 
+    def remove(self, name):
+        """Remove somebody."""
+        self.machine.run("ldapdelete", "-x", "-ZZ", "-H", f"ldap://{HOST}", "-D", f"cn=admin,{BASE}", "-w", "admin", f"uid={name},ou=people,{BASE}")
+
     def change_password(self, name, old, new):
         """Change somebody's password as they would themselves; the administrator's way would make them change it again."""
         encoded = base64.b64encode(new.encode()).decode()

@@ -1,5 +1,6 @@
 """Cookies and tokens of accounts that may not be used any more: they start nothing, and end; who is in is left alone where nothing is certain."""
 
+import json
 import re
 import time
 
@@ -233,3 +234,68 @@ def test_home_that_is_moved_is_no_other_account(machine, hub, looks):
     user.stop()
     user.spawn()
     user.stop()
+
+
+# -- Servers without an account -------------------------------------------------------------------------------------------------------
+
+
+def test_server_of_an_account_that_is_gone_ends(machine, hub, looks):
+    """Also with nobody's help, by its session, for sudo knows no such account any more; with what else is in the session."""
+    user = somebody(machine, hub, "left")
+    uid = machine.sh("id -u left")
+    user.kernel().execute("import subprocess; subprocess.Popen(['setsid', 'sleep', '7171'])")
+    machine.sh("userdel --force left 2>/dev/null || true")
+    wait_for(lambda: not machine.sh(f"pgrep --uid {uid} --full 'jupyterhub-singleuser|sleep 7171' || true"), "server and kernels have ended", timeout=30)
+    assert "no such account" in ended(machine, "left")[0]
+    assert "is not one" not in machine.journal("-u", "jupyterhub", "-p", "err")
+    machine.sh("rm -r /home/left")
+
+
+def test_server_of_the_uid_before_ends(machine, hub, looks):
+    old = somebody(machine, hub, "renumber")
+    uid = machine.sh("id -u renumber")
+    machine.sh(ANEW.format(name="renumber", more="--uid 4711"))
+    wait_for(lambda: not processes(machine, uid), "the server has ended", timeout=30)
+    assert is_out(old) and processes(machine, 4711) == ""
+    assert ["its uid is 4711" in line or "no such account" in line for line in ended(machine, "renumber")] == [True]
+
+
+def test_stop_fails_where_it_cannot(machine, hub, looks):
+    """The page and jupyterhub-ctl say so; verify names the process, and how to end it."""
+    look_every(machine, hub, 300)
+    user = somebody(machine, hub, "stays")
+    uid = machine.sh("id -u stays")
+    pid = processes(machine, uid)
+    machine.sh("systemctl stop jupyterhub-sessions.socket; userdel --force stays 2>/dev/null || true")
+    try:
+        stopped = machine.run("jupyterhub-ctl", "stop", "stays", check=False)
+        assert stopped.returncode != 0 and f"could not be stopped, process {pid} still runs" in stopped.stderr
+        assert "jupyterhub-sessions.sock does not answer" in stopped.stderr
+        assert processes(machine, uid) == pid
+        assert "was to be stopped by service jupyterhub-ctl" in machine.sh("journalctl -q -o cat _SYSTEMD_UNIT=jupyterhub.service JUPYTERHUB_EVENT=stop-failed")
+        said = machine.run("jupyterhub-ctl", "verify", "servers", "--json", check=False).stdout
+        assert f"a notebook server of {uid} runs that the hub does not know: process {pid}" in said
+        (command,) = re.findall(r"systemctl stop session-\w+\.scope", said)
+        machine.sh(command)
+        wait_for(lambda: not processes(machine, uid), "the server has ended", timeout=15)
+        assert '"passed"' in machine.run("jupyterhub-ctl", "verify", "servers", "--json", check=False).stdout
+    finally:
+        machine.sh("systemctl start jupyterhub-sessions.socket")
+    assert user
+
+
+def test_helper_ends_sessions_of_notebook_servers_alone(machine, hub, looks):
+    """Neither other sessions of an account nor what is not in one, whoever asks."""
+    machine.add_user("busy")
+    machine.sh("systemd-run --quiet --unit=of-busy --uid=busy --property=PAMName=login sleep 7272; systemd-run --quiet --unit=of-root sleep 7273")
+    try:
+        for what in ("7272", "7273"):
+            pid = int(wait_for(lambda what=what: machine.sh(f"pgrep --newest --full '^[^ ]*sleep {what}$' || true"), "it runs"))
+            started = machine.sh(f"echo $(cat /proc/sys/kernel/random/boot_id)/$(cut -d' ' -f22 /proc/{pid}/stat)")
+            request = json.dumps({"pid": pid, "started": started, "seconds": 1})
+            answer = machine.run("/usr/libexec/jupyterhub/session-helper", input=request + "\n").stdout
+            assert not json.loads(answer)["ok"], answer
+            assert machine.sh(f"cat /proc/{pid}/comm") == "sleep"
+        assert machine.sh("stat --format='%U %a' /run/jupyterhub-sessions.sock") == "jupyterhub 600"
+    finally:
+        machine.sh("systemctl stop of-busy of-root")

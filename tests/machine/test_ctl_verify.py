@@ -180,6 +180,13 @@ FAULTS = [
         "systemctl start jupyterhub-login.socket",
     ),
     fault(
+        "sessions socket stopped",
+        "jupyterhub-sessions.socket",
+        ["does not run", "systemctl start jupyterhub-sessions.socket"],
+        "systemctl stop jupyterhub-sessions.socket",
+        "systemctl start jupyterhub-sessions.socket",
+    ),
+    fault(
         "login service does not answer",
         "login-socket",
         ["did not answer within", "journalctl -u jupyterhub-login.service"],

@@ -212,6 +212,28 @@ def test_hub_starts_without_the_directory(machine, hub, directory_down):
     assert "Traceback" not in machine.journal("-u", "jupyterhub", f"--since=@{int(started)}")
 
 
+def test_account_removed_under_a_running_server(machine, hub, directory):
+    """Gone is one of a directory when it is missing for a while; then its server ends, though sudo knows no such account, and so do cookie and token."""
+    name = CROWD[-1]
+    with settings(machine, hub, "c.SudoersPolicy.account_interval = 1; c.SudoersPolicy.account_memory = 4; c.Authenticator.auth_refresh_age = 1"):
+        user = hub.login(name, PASSWORD)
+        token = user.hub_api("POST", f"/users/{name}/tokens", json={}).json()["token"]
+        user.spawn()
+        uid = machine.sh(f"id -u {name}")
+        directory.down()
+        machine.sh("sleep 5")  # a directory that is away ends nobody, however long
+        assert user.api("GET", "/status").ok
+        directory.up()
+        restart_sssd(machine)
+        directory.remove(name)
+        machine.sh(f"sss_cache --user={name}; ! id {name}")
+        wait_for(lambda: not machine.sh(f"pgrep --uid {uid} || true"), "no process of the account is left", timeout=30)
+        assert f"What {name} had at the hub ends" in machine.sh(f"journalctl -q -o cat JUPYTERHUB_EVENT=account-ended JUPYTERHUB_USER={name}")
+        assert "/hub/login" in user.session.get(f"{hub.base}/hub/home", timeout=60).url
+        program = HubUser(hub.base, name)
+        assert program.session.get(f"{hub.base}/hub/api/user", headers={"Authorization": f"token {token}"}, timeout=60).status_code == 403
+
+
 @pytest.fixture(scope="module")
 def kerberos(machine, hub, directory):
     """A KDC, and SSSD as docs/directory.md has it: accounts from LDAP, passwords from Kerberos."""

@@ -8,7 +8,7 @@ import pytest
 from harness import wait_for
 from hubclient import Hub
 
-SERVICES = ["jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket", "jupyterhub-login.socket"]
+SERVICES = ["jupyterhub.service", "jupyterhub-proxy.service", "jupyterhub-spawner.socket", "jupyterhub-login.socket", "jupyterhub-sessions.socket"]
 OURS = "ps -eo pid,user:32,args | grep -E 'jupyterhub|/opt/venvs/' | grep -v grep || true"
 
 

@@ -66,7 +66,7 @@ def test_jupyterlab_shows_the_limit(limited):
 # -- The services ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("unit", ["jupyterhub", "jupyterhub-proxy", "jupyterhub-ports", "jupyterhub-backup", "jupyterhub-accounts@1"])
+@pytest.mark.parametrize("unit", ["jupyterhub", "jupyterhub-proxy", "jupyterhub-ports", "jupyterhub-backup", "jupyterhub-accounts@1", "jupyterhub-sessions@1"])
 def test_services_have_limits(machine, unit):
     """Not those that servers are started from."""
     memory, tasks = int(machine.property(unit, "MemoryMax")), int(machine.property(unit, "TasksMax"))

@@ -14,39 +14,10 @@ import click
 from ..paths import TREES
 from .common import Failure, NoServer, NoSuchUser, show
 from .hub import Hub, HubRefused
+from .processes import processes, session_of
 
 TICKS = os.sysconf("SC_CLK_TCK")
 AT_A_TIME = 8  # servers that `stop --all` waits for; the hub needs time for its pages, too
-
-
-def session_of(pid: int) -> str | None:
-    """Return the control group of the session that process `pid` (int) is in, as a path below /, None if there is none (any more)."""
-    try:
-        lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        path = line.split(":", 2)[2]
-        if path.endswith(".scope") and "/session-" in path:
-            return path
-    return None
-
-
-def processes(pid: int) -> list[int]:
-    """Return the pids (list of int) of the session of process `pid`; of `pid` and what it started where systemd does not run."""
-    if session := session_of(pid):
-        for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"):
-            try:
-                return [int(line) for line in Path(f"{root}{session}/cgroup.procs").read_text().split()]
-            except OSError:
-                continue
-    found = [pid] if os.path.exists(f"/proc/{pid}") else []
-    for parent in found:
-        try:
-            found += [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-        except OSError:
-            continue
-    return found
 
 
 def memory(pids: Iterable[int]) -> int:
@@ -180,7 +151,9 @@ def end(hub: Hub, user: str, name: str, timeout: int) -> str:
     path = f"/users/{quote(user, safe='')}/server" + (f"s/{quote(name, safe='')}" if name else "")
     try:
         hub.request("DELETE", path)
-    except HubRefused:
+    except HubRefused as refusal:
+        if refusal.status >= 500:
+            raise
         left = (hub.user(user) or {}).get("servers", {}).get(name)
         if left and left["pending"] != "stop":  # else somebody else was quicker
             raise

@@ -5,6 +5,7 @@ import http.client
 import os
 import pwd
 import socket
+import time
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,15 +13,18 @@ from typing import Any
 
 from ... import accounts, defaults, gate, login_check, notices, units
 from ... import server_settings as server_settings_files
-from ...paths import DEFAULTS, PROXY_API, PROXY_ENV
+from ...paths import DEFAULTS, PROXY_API, PROXY_ENV, SESSION_SERVICE
 from ...settings_check import Problem
 from ...sockets import listeners
 from .. import check_config
 from ..command import one_line, output
+from ..hub import Hub
+from ..processes import session_of
 from .check import Failed, Finding, Findings, Warned, check, once, properties
 
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
 READ = 14  # seconds for configuration files, which may run anything; less than check.LIMIT, so that it is said what waits
+SETTLED = 3  # seconds
 RESTART = "systemctl restart jupyterhub"
 
 
@@ -165,6 +169,12 @@ def login_unit() -> Findings:
     return unit_findings(units.LOGIN)
 
 
+@check(units.SESSIONS, needs=["accounts", "package-files"])
+def sessions_unit() -> Findings:
+    """The hub's way to end servers whose accounts are gone."""
+    return unit_findings(units.SESSIONS)
+
+
 @check(units.PROXY, needs=["accounts", "package-files", "node", units.PORTS, "configuration"])
 def proxy_unit() -> Findings:
     """The one port for browsers."""
@@ -263,6 +273,56 @@ def public_address() -> tuple[str, int, str]:
     url = urllib.parse.urlsplit(setting("bind_url"))
     host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(url.hostname or "", url.hostname)
     return host, proxy_port(), url.path.rstrip("/")
+
+
+@check("servers", needs=["hub"])
+def servers() -> Findings:
+    """Are there notebook servers that the hub does not know?"""
+    found = server_sessions()
+    if unknown := found.keys() - known_sessions():
+        time.sleep(SETTLED)  # the hub hears of a server a moment after its session was opened
+        unknown &= server_sessions().keys() - known_sessions()
+    for session in sorted(unknown):
+        pid, owner, since = found[session]
+        what = f"a notebook server of {owner} runs that the hub does not know: process {pid}, since {since}"
+        why = "its user cannot reach it from the hub; where the account is gone, it belongs to whoever has the uid next"
+        yield Warned(what, why, f"systemctl stop session-{session}.scope")
+    yield f"{len(found)} run"
+
+
+def known_sessions() -> set[str]:
+    """Return the ids of the sessions of all servers that the hub knows (set of str)."""
+    pids = [(server.get("state") or {}).get("pid") for user in Hub().users(state="active") for server in user["servers"].values()]
+    return {session_id(session_of(pid)) for pid in pids if pid}
+
+
+def session_id(scope: str | None) -> str:
+    return (scope or "").rpartition("/session-")[2].removesuffix(".scope")
+
+
+def server_sessions() -> dict[str, tuple[int, str, str]]:
+    """Return the sessions in which notebook servers run: by id, the server's pid (int), its account (the uid, if it has no name) and since when."""
+    pids = {session_id(session_of(pid)): pid for pid in sorted(int(path.name) for path in Path("/proc").glob("[0-9]*")) if is_server(pid)}
+    pids.pop("", None)
+    if not pids:
+        return {}
+    found = {}
+    wanted = [f"--property={name}" for name in ("Id", "Service", "User", "Timestamp")]
+    for block in output("loginctl", "show-session", *wanted, *pids)[1].split("\n\n"):
+        about = {key: value for key, equals, value in (line.partition("=") for line in block.splitlines()) if equals}
+        # What users call jupyterhub-singleuser themselves is in others.
+        if about.get("Service") == SESSION_SERVICE:
+            found[about["Id"]] = pids[about["Id"]], accounts.user_name(int(about["User"])), about["Timestamp"]
+    return found
+
+
+def is_server(pid: int) -> bool:
+    """Return whether a process is a notebook server, and not one that it has started."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return len(words) > 1 and words[1].endswith(b"/jupyterhub-singleuser")
 
 
 @check("host-names", needs=["hub", "proxy-api"])
