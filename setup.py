@@ -112,6 +112,8 @@ EXTRAS = {
     ],
 }
 
+TEMPLATES = ("403", "404", "admin", "error", "home", "login", "not_running", "oauth", "spawn_pending", "start_bare")
+
 
 def union(names):
     """Return the sorted requirements (list of str) of the extras called `names` (iterable of str)."""
@@ -169,7 +171,7 @@ if __name__ == "__main__":
             ("etc/jupyter", ["src/jupyter/jupyter_server_config.json", "src/jupyter/jupyter_server_config.py"]),
             ("etc/jupyter/jupyter_server_config.d", ["src/jupyter/resource-usage.json"]),
             ("etc/jupyter/labconfig", ["src/jupyter/labconfig/page_config.json"]),
-            ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in ("403", "404", "admin", "home", "login", "not_running", "oauth")]),
+            ("share/jupyterhub/debianized", [f"src/templates/{name}.html" for name in TEMPLATES]),
         ],
         install_requires=CORE,
         extras_require=EXTRAS,

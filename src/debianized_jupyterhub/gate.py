@@ -4,8 +4,10 @@ The protocols are described at the heads of src/libexec/spawner-gate, session-he
 """
 
 import asyncio
+import contextlib
 import json
 import os
+from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from .paths import LIBEXEC
@@ -46,44 +48,79 @@ async def ask(action: str, *, timeout: float = 10, **request: object) -> dict:
     return await ask_helper(SPAWNER, {"action": action, **request}, timeout)
 
 
+@contextlib.asynccontextmanager
+async def starting(*, timeout: float, **request: object) -> AsyncIterator[tuple[dict, asyncio.Future[str]]]:
+    """Have the spawner's gate start a server; yield its answer, and what becomes the reason if the server ends before we leave.
+
+    The reason is "" where the gate has ended first. See ask_helper for errors.
+    """
+    async with _asking(SPAWNER, {"action": "spawn", **request}, timeout) as (answer, reader):
+        end = asyncio.ensure_future(_why_it_ended(reader))
+        try:
+            yield answer, end
+        finally:
+            end.cancel()
+
+
+async def _why_it_ended(reader: asyncio.StreamReader) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return str(json.loads(await reader.readline()).get("ended", ""))
+    return ""
+
+
 async def ask_helper(helper: Helper, request: dict, timeout: float = 10) -> dict:
     """Put one request to a helper and return its answer.
 
     `timeout` is in seconds. Raises GateError where it cannot be reached, does not
     answer in time, or refuses.
     """
+    async with _asking(helper, request, timeout) as (answer, _):
+        return answer
+
+
+@contextlib.asynccontextmanager
+async def _asking(helper: Helper, request: dict, timeout: float) -> AsyncIterator[tuple[dict, asyncio.StreamReader]]:
+    """Put one request to a helper; yield its answer, and where more may come from. It is told when we leave."""
     log = f"see `journalctl -u '{helper.unit}@*'`"
-    try:
-        line = await asyncio.wait_for(_exchange(helper, request), timeout)
-    except TimeoutError:
-        raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
-    except OSError as error:
-        raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server fixes it") from None
-    try:
-        answer = json.loads(line)
-    except ValueError:  # nothing, or not all of it
-        raise GateError(f"The {helper.name} service failed: {log}") from None
-    if not answer["ok"]:
-        raise GateError(answer["error"])
-    return answer
+    async with contextlib.AsyncExitStack() as leaving:
+        try:
+            reader, line = await asyncio.wait_for(_exchange(helper, request, leaving), timeout)
+        except TimeoutError:
+            raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
+        except OSError as error:
+            raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server fixes it") from None
+        try:
+            answer = json.loads(line)
+        except ValueError:  # nothing, or not all of it
+            raise GateError(f"The {helper.name} service failed: {log}") from None
+        if not answer["ok"]:
+            raise GateError(answer["error"])
+        yield answer, reader
 
 
-async def _exchange(helper: Helper, request: dict) -> bytes:
-    """Send one line, return one line; an empty one if the gate ended without an answer."""
+async def _exchange(helper: Helper, request: dict, leaving: contextlib.AsyncExitStack) -> tuple[asyncio.StreamReader, bytes]:
+    """Send one line; return where the answers come from, and the first: an empty line if the gate ended without one. `leaving` ends the connection."""
     message = json.dumps(request).encode() + b"\n"
     if os.path.isdir("/run/systemd/system"):
         reader, writer = await asyncio.open_unix_connection(helper.socket)
+        leaving.callback(writer.close)
         try:
             writer.write(message)
-            return await reader.readline()
+            return reader, await reader.readline()
         except ConnectionResetError:  # it ended before it had read the request
-            return b""
-        finally:
-            writer.close()
+            return reader, b""
     # In a container without systemd the hub has no sandbox that sudo would inherit.
     process = await asyncio.create_subprocess_exec(helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
     assert process.stdin and process.stdout
+    leaving.callback(process.stdin.close)
     process.stdin.write(message)
     line = await process.stdout.readline()
+    leaving.push_async_callback(_gone, process)
+    return process.stdout, line
+
+
+async def _gone(process: asyncio.subprocess.Process) -> None:
+    """End the conversation with a helper that has answered, and wait for its end."""
+    assert process.stdin
+    process.stdin.close()
     await process.wait()
-    return line

@@ -19,7 +19,7 @@ from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from tornado import web
 from traitlets import TraitError, default
 
-from . import kernelspecs, layers, leftovers
+from . import kernelspecs, layers, leftovers, limits
 from .kernel_environment import Harmless, login_variables
 
 BUNDLED = os.path.join(sys.prefix, "share/jupyter/kernels", NATIVE_KERNEL_NAME)
@@ -142,6 +142,14 @@ class CheckedKernelManager(ServerKernelManager):
         if self.kernel_spec.resource_dir == BUNDLED:
             command[0] = await self._python_with_packages(command[0], options["env"])
         return command, options
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
+        try:
+            await super()._async_launch_kernel(kernel_cmd, **options)
+        except OSError as error:
+            if limit := limits.met_by(error):
+                raise BrokenKernel(f"The kernel cannot start: {limit}.") from error
+            raise
 
     async def _python_with_packages(self, python: str, env: dict[str, str]) -> str:
         """Return the Python of the user's layer, and put what it needs into `env`; where there is none, the kernel starts all the same. Raises BrokenKernel."""

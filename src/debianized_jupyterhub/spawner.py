@@ -22,7 +22,7 @@ from . import accounts
 from .authenticator import SudoersPolicy
 from .culling import activity_interval
 from .endings import at
-from .gate import SESSIONS, GateError, ask, ask_helper
+from .gate import SESSIONS, GateError, ask, ask_helper, starting
 from .paths import SERVERS
 from .record import Actor, record_failed_stop, record_stop
 from .sockets import credentials
@@ -55,6 +55,19 @@ def remove_stale_sockets(db: Session) -> None:
         for path in found:
             if path.name not in known:
                 path.unlink(missing_ok=True)
+
+
+class Bare(dict):
+    """A user's options (see JupyterHub's Spawner.user_options) for one start without the configuration in the user's home.
+
+    The database keeps plain ones, so that the next start is with it again.
+    """
+
+    FIELD = "without_own_configuration"  # of a form
+
+
+class EndedEarly(GateError):
+    """A server that could not be waited for; the configuration in its user's home may be the reason."""
 
 
 class Impostor(ConnectionRefusedError):
@@ -150,6 +163,12 @@ class GateSpawner(SudoSpawner):
     def _socket_url(self) -> str:
         return f"http+unix://{quote(f'{SERVERS}/{self.socket_name}', safe='')}"
 
+    def run_options_from_form(self, form_data: dict) -> Any:
+        """Return the options that a form asks for; the one below a start that failed repeats those of that start, without the user's configuration."""
+        if Bare.FIELD in form_data:
+            return Bare(self.user_options)
+        return super().run_options_from_form(form_data)
+
     async def do(self, action: str, **request: Any) -> dict:
         """Put one request about this user to the gate; see gate.ask for errors."""
         return await ask(action, user=self.user.name, **request)
@@ -169,11 +188,16 @@ class GateSpawner(SudoSpawner):
             else:
                 self.port = random_port()
             place = {"socket": self.socket_name} if self.socket_name else {}
+            bare = isinstance(self.user_options, Bare)
+            if bare:
+                self.log.warning("Starting %s without the configuration in the user's home, once", self._log_name)
             try:
-                answer = await self.do("spawn", args=self.get_args(), env=self.get_env(), timeout=30, **place)
-                self.pid, self.started = answer["pid"], answer["started"]
-                self._note()
-                await self._wait_for_server()
+                async with starting(user=self.user.name, args=self.get_args(), env=self.get_env(), bare=bare, timeout=30, **place) as (answer, end):
+                    self.pid, self.started = answer["pid"], answer["started"]
+                    self._note()
+                    await self._wait_for_server(end)
+            except EndedEarly as error:
+                raise self._with_an_offer(_told(SpawnException(str(error), reason="server")), not bare) from None
             except GateError as error:
                 raise await self._refusal(str(error)) from None
         return self._socket_url() if self.socket_name else (self.ip, self.port)
@@ -193,6 +217,12 @@ class GateSpawner(SudoSpawner):
                 return _told(SpawnException(words, reason="not-admitted", log_message=reason, status_code=403))
         return _told(SpawnException(reason, reason="gate"))
 
+    @staticmethod
+    def _with_an_offer(error: SpawnException, offered: bool) -> SpawnException:
+        """Return `error` as one whose page offers, or not, a start without the configuration in the user's home: see src/templates/start_bare.html."""
+        error.offers_bare_start = offered
+        return error
+
     def _note(self) -> None:
         """Write down that a server is starting, in case the hub ends before JupyterHub does.
 
@@ -202,8 +232,8 @@ class GateSpawner(SudoSpawner):
         self.orm_spawner.state = {**self.get_state(), "starting": True}
         self.db.commit()
 
-    async def _wait_for_server(self) -> None:
-        """Return once the server accepts connections; raise GateError if it ends first.
+    async def _wait_for_server(self, end: asyncio.Future[str]) -> None:
+        """Return once the server accepts connections; raise EndedEarly if it ends first, for the reason that `end` tells, or never does.
 
         JupyterHub would poll with a back-off that doubles and jitters; here one
         user waits for one local server, and 20 ms cost next to nothing. To ask whether
@@ -219,13 +249,18 @@ class GateSpawner(SudoSpawner):
             else:
                 writer.close()
                 return
-            if time.monotonic() > next_look:
+            if end.done() and end.result():
+                raise self._ended_early(end.result())
+            if time.monotonic() > next_look:  # a gate that has ended says nothing
                 if not await self._signal(0):
-                    raise GateError(
-                        f"The notebook server ended while it started. Its messages are in the journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
-                    )
+                    await asyncio.wait([end], timeout=2)
+                    raise self._ended_early(end.result() if end.done() else "")
                 next_look = time.monotonic() + 1
-        raise GateError(f"The notebook server does not listen after {self.start_timeout} s")
+        raise EndedEarly(f"The notebook server does not listen after {self.start_timeout} s")
+
+    def _ended_early(self, why: str) -> EndedEarly:
+        journal = f"Its messages are in the journal: `journalctl -t jupyterhub-singleuser _PID={self.pid}`"
+        return EndedEarly(f"The notebook server ended while it started: {why} {journal}" if why else f"The notebook server ended while it started. {journal}")
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Return a connection to the server. Raises OSError where it does not listen, and Impostor where somebody else does."""

@@ -8,6 +8,15 @@ import pytest
 from harness import wait_for
 from hubclient import HubError, with_server
 
+OWN_FILE = r"line 2 of /home/alice/\.jupyter/jupyter_server_config\.py \(owner: alice\)"
+# of a user: (jupyter_server_config.py, what the page says of it)
+OWN_SETTINGS = {
+    "exit": ("\\nraise SystemExit(1)\\n", OWN_FILE),
+    "contents manager": ('\\nc.ServerApp.contents_manager_class = "nope.Nope"\\n', f"nope.Nope.*{OWN_FILE}"),
+    "kernelspec manager": ('\\nc.ServerApp.kernel_spec_manager_class = "nope.Nope"\\n', f"nope.Nope.*{OWN_FILE}"),
+    "root_dir": ('\\nc.ServerApp.root_dir = "/home/alice/go" + "ne"\\n', f"No such directory.*/home/alice/gone.*{OWN_FILE}"),
+}
+
 # fault: (how to make it, how to mend it, what the journal says, and the page, unless it is one of NOT_ADMITTED)
 FAULTS = {
     "spawner socket not listening": (
@@ -60,10 +69,34 @@ FAULTS = {
         "mv /root/jupyterhub-singleuser /opt/venvs/jupyterhub-servers/current/bin/",
         "jupyterhub-singleuser is missing: reinstall the package jupyterhub",
     ),
-    "server that ends while it starts": (
-        "mkdir -p ~alice/.jupyter; echo 'raise SystemExit(1)' >~alice/.jupyter/jupyter_server_config.py",
-        "rm -r ~alice/.jupyter",
-        "ended while it started.*journalctl -t jupyterhub-singleuser",
+    **{
+        f"user's own: {what}": (
+            f"mkdir -p ~alice/.jupyter; printf '{settings}' >~alice/.jupyter/jupyter_server_config.py; chown -R alice: ~alice/.jupyter",
+            "rm -r ~alice/.jupyter",
+            f"ended while it started: .*{said}.*journalctl -t jupyterhub-singleuser",
+        )
+        for what, (settings, said) in OWN_SETTINGS.items()
+    },
+    **{
+        f"user's own: {path} is root's": (
+            f"mkdir -p $(dirname ~alice/{path}); echo {{}} >~alice/{path}; chmod 600 ~alice/{path}",
+            f"rm -r ~alice/{path.partition('/')[0]}",
+            f"ended while it started: /home/alice/{path}: Permission denied. It belongs to root; `chown -R alice: /home/alice/{path}` as root gives it back",
+        )
+        for path in (".jupyter/jupyter_server_config.json", ".jupyter/jupyter_server_config.d/own.json")
+    },
+    **{
+        f"limits.conf: {limit}": (
+            f"echo 'alice - {limit}' >/etc/security/limits.d/alice.conf",
+            "rm /etc/security/limits.d/alice.conf",
+            limit.split()[0],
+        )
+        for limit in ("nproc 1", "nofile 64")
+    },
+    "user's own: .ipython is root's": (
+        "mkdir -m 700 ~alice/.ipython",
+        "rmdir ~alice/.ipython",
+        "ended while it started: /home/alice/.ipython: .* belongs to root",
     ),
 }
 
@@ -110,6 +143,85 @@ def test_fault_is_named(machine, hub, alice, bob, name):
     assert machine.pid_of("jupyterhub") == pid, "the hub did not live through it"
     assert re.search(message, machine.journal("-u", "jupyterhub", "--since", "-10s"))
     alice.spawn()  # mended, it works
+    alice.stop()
+
+
+NOTEBOOK = {"type": "notebook", "format": "json", "content": {"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}}
+ROOTS = "/home/alice/.local/share/jupyter: Permission denied. It belongs to root"
+
+
+def test_data_folder_of_root(machine, hub, alice):
+    """The server starts with it, but no notebook can be opened or saved: they are signed with a key that is kept there."""
+    with fault(machine, "mkdir -p ~alice/.local/share/jupyter", "rm -r ~alice/.local"):
+        alice.spawn()
+        for method in ("PUT", "GET"):
+            machine.sh(
+                "cp /usr/share/doc/jupyterhub/examples/notebooks/*.ipynb ~alice/x.ipynb 2>/dev/null || echo {} >~alice/x.ipynb; chown alice: ~alice/x.ipynb"
+            )
+            with pytest.raises(HubError, match=ROOTS):
+                alice.api(method, "/contents/x.ipynb", json=NOTEBOOK if method == "PUT" else None)
+        alice.stop()
+
+
+def test_full_disk_under_a_running_server(machine, hub, alice):
+    """What was saved before is kept."""
+    with fault(machine, "mkdir ~alice/work; mount -t tmpfs -o size=64k,uid=$(id -u alice) tmpfs ~alice/work", "umount ~alice/work; rmdir ~alice/work"):
+        alice.spawn()
+        text = {"type": "file", "format": "text", "content": "kept"}
+        alice.api("PUT", "/contents/work/x.txt", json=text)
+        machine.sh("cat /dev/zero >~alice/work/fill || true")
+        with pytest.raises(HubError, match="The file system /home/alice/work has no room left"):
+            alice.api("PUT", "/contents/work/x.txt", json={**text, "content": "x" * 100_000})
+        assert machine.sh("cat ~alice/work/x.txt") == "kept"
+        alice.stop()
+
+
+def test_no_room_for_a_kernel(machine, hub, alice):
+    alice.spawn()
+    machine.sh("prlimit --nproc=1 --pid $(pgrep -u alice -f bin/jupyterhub-singleuser)")
+    with pytest.raises(HubError, match=r"The account has as many processes and threads as it may: nproc 1 in /etc/security/limits\.conf"):
+        alice.kernel()
+    alice.stop()
+
+
+def test_own_place_to_listen_is_no_fault(machine, hub, alice):
+    """Where a server listens is the gate's to say."""
+    settings = 'c.ServerApp.sock = "/home/alice/own.sock"; c.ServerApp.port = 9999; c.ServerApp.ip = "0.0.0.0"'
+    with fault(machine, f"mkdir -p ~alice/.jupyter; echo '{settings}' >~alice/.jupyter/jupyter_server_config.py", "rm -r ~alice/.jupyter"):
+        alice.spawn()
+        alice.stop()
+
+
+def page_of_a_failed_start(user):
+    """Start the server as a browser does; return the page (its HTML) that says why that failed."""
+    page = user.session.get(f"{user.base}/hub/spawn", timeout=60)
+    if "/spawn-pending/" in page.url:
+        with pytest.raises(HubError):
+            user._progress(60)
+        page = user.session.get(page.url, timeout=60)
+    assert page.status_code >= 400
+    return page
+
+
+def test_start_once_without_own_configuration(machine, hub, alice):
+    """By the button on the page that says why; the site's configuration stays, and the next start is with the user's again."""
+    machine.sh('mkdir -p /etc/jupyter; echo \'open("/tmp/site", "a").write("read")\' >/etc/jupyter/jupyter_server_config.py; rm -f /tmp/site')
+    machine.sh("mkdir -p ~alice/.jupyter ~alice/.ipython; echo 'raise SystemExit(1)' >~alice/.jupyter/jupyter_server_config.py; chmod 700 ~alice/.ipython")
+    page = page_of_a_failed_start(alice)
+    assert 'id="start-bare"' in page.text
+    form = {"without_own_configuration": "1"}
+    assert alice.session.post(f"{alice.base}/hub/spawn/alice", data=form, timeout=60).status_code == 403, "any site could have it pressed"
+    token = re.search(r'name="_xsrf" value="([^"]+)"', page.text)[1]
+    started = alice.session.post(f"{alice.base}/hub/spawn/alice", data={**form, "_xsrf": token}, timeout=60)
+    assert started.status_code == 200, started.text
+    alice._progress(60)
+    assert machine.sh("cat /tmp/site").strip().startswith("read")
+    where = alice.run_cell("import jupyter_core.paths as p, os; print(p.jupyter_config_dir(), p.jupyter_data_dir(), os.environ['IPYTHONDIR'])")
+    assert where.count("/run/user/") == 3
+    alice.stop()
+    assert 'id="start-bare"' in page_of_a_failed_start(alice).text, "the next start is without it, too"
+    machine.sh("rm -r ~alice/.jupyter ~alice/.ipython /etc/jupyter/jupyter_server_config.py")
+    alice.spawn()
     alice.stop()
 
 
@@ -175,6 +287,28 @@ def test_names_that_differ_in_case_are_two_accounts(machine, hub):
     hub.login("Carl", "upper")
     with pytest.raises(HubError, match="Invalid username or password"):
         hub.login("Carl", "lower")
+
+
+def test_other_case_is_a_hint_for_the_journal_alone(machine, hub, alice):
+    with pytest.raises(HubError) as error:
+        hub.login("ALICE", "secret")
+    assert "Invalid username or password" in error.value.text and "alice" not in error.value.text
+    assert "There is no account 'ALICE', but one that is spelled alice" in machine.journal("-u", "jupyterhub", "--since", "-20s")
+
+
+def test_name_of_digits(machine, hub):
+    machine.sh("echo '47110:x:47110:100::/home/47110:/bin/bash' >>/etc/passwd; echo '47110:*:20000::::::' >>/etc/shadow; echo 47110:secret | chpasswd")
+    user = hub.login("47110", "secret")
+    with pytest.raises(HubError, match="systemd opens no sessions for names of digits alone"):
+        user.spawn()
+
+
+def test_two_names_of_one_number(machine, hub, alice):
+    """Each has the home and the name that it has logged in with."""
+    machine.sh("useradd --non-unique --uid $(id -u alice) --create-home --groups users --shell /bin/bash alias; echo alias:secret | chpasswd")
+    user = hub.login("alias", "secret")
+    assert user.run_cell("import os; print(os.environ['USER'], os.environ['HOME'], os.getcwd())") == "alias /home/alias /home/alias"
+    user.stop()
 
 
 @pytest.mark.parametrize("unit", ["dbus.socket dbus.service", "systemd-logind"])

@@ -132,3 +132,42 @@ def test_spawn_that_the_policy_forbids_says_so(tmp_path):
     environment = with_sudo(tmp_path, "echo 'alice is not welcome' >&2; exit 1")
     answer = ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)
     assert answer == {"ok": False, "error": "sudo did not start a server for alice: alice is not welcome"}
+
+
+def last_words_of(folder, words, end):
+    """Return what the gate says after its answer, where the mediator writes `words` (bytes) into its pipe, then does `end` (Python)."""
+    mediator = folder / "mediator.py"
+    mediator.write_text(
+        f"import json, os, signal, socket\ngate = socket.socket(fileno=os.dup(0))\n_, (request, listener, pipe), _, _ = socket.recv_fds(gate, 16, 3)\n"
+        f"print(json.dumps({{'ok': True, 'pid': os.getpid()}}), flush=True)\nos.write(pipe, {words!r})\n{end}\n"
+    )
+    gate = folder / "gate"
+    gate.write_text((LIBEXEC / "spawner-gate").read_text().replace('"/run/jupyterhub-servers"', repr(str(folder))))
+    environment = with_sudo(folder, f"exec {sys.executable} -IS {mediator}")
+    request = {"action": "spawn", "user": "alice", "args": [], "env": {}, "socket": f"server-{'0' * 16}.sock"}
+    with subprocess.Popen([sys.executable, "-IS", gate], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, **environment}) as process:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["ok"]
+        return json.loads(process.stdout.readline())["ended"]
+
+
+@pytest.mark.parametrize(
+    ("words", "end", "said"),
+    [
+        (b"no room", "", "no room"),
+        (b"\x1b[31mred\n<b>\xff\xe2\x80\xae", "", "[31mred <b>\N{REPLACEMENT CHARACTER}"),
+        (b"x" * 5000, "", "x" * 297 + "..."),
+        (b"", "raise SystemExit(3)", "exit status 3"),
+        (b"", "os.kill(os.getpid(), signal.SIGKILL)", "it was killed (SIGKILL)"),
+        (b"", "os.kill(os.getpid(), signal.SIGSEGV)", "it was ended by signal 11"),
+    ],
+)
+def test_last_words_of_a_server_are_one_line(tmp_path, words, end, said):
+    assert last_words_of(tmp_path, words, end).startswith(said)
+
+
+def test_gate_ends_when_the_hub_has_lost_interest(sleeper, tmp_path):
+    """It says nothing more, though the server runs."""
+    environment = with_sudo(tmp_path, f'cat >/dev/null; echo \'{{"ok": true, "pid": {sleeper.pid}}}\'')
+    assert ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)["ok"]

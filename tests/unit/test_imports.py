@@ -16,7 +16,7 @@ LEVELS = (
     {"services"},
     {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},
-    {"identity", "incoming", "layers", "logins", "server_log"},
+    {"identity", "incoming", "last_words", "layers", "logins", "server_log"},
     {
         "accounts",
         "addresses",
@@ -26,6 +26,7 @@ LEVELS = (
         "kernel_environment",
         "kernelspecs",
         "leftovers",
+        "limits",
         "pam",
         "paths",
         "sockets",
