@@ -296,11 +296,17 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
             *(shortened(user), handler.request.remote_ip, answer["phase"], answer["reason"], answer["said"]),
         )
         because(answer["reason"])
+        await self._note_other_case(user)
         status, words = self._explain(**answer)
         # Of an account that is not admitted nothing is said: its owner is not asked for.
         if status == 503 or (words and not await self._why_kept_out(user)):
             raise web.HTTPError(status, words)
         return None
+
+    async def _note_other_case(self, user: str) -> None:
+        """Say in the journal, never on the page, if the name of an account was typed with other letters, large for small."""
+        if user != user.lower() and (account := await self._account(user.lower())) and not await self._account(user):
+            self.log.warning("There is no account %r, but one that is spelled %s", shortened(user), account["name"])
 
     async def _why_kept_out(self, user: str) -> str:
         """Return why an account that has not logged in yet could not, whatever PAM says; "" if it could."""
