@@ -152,7 +152,7 @@ ROOTS = "/home/alice/.local/share/jupyter: Permission denied. It belongs to root
 
 def test_data_folder_of_root(machine, hub, alice):
     """The server starts with it, but no notebook can be opened or saved: they are signed with a key that is kept there."""
-    with fault(machine, "mkdir -p ~alice/.local/share/jupyter", "rm -r ~alice/.local"):
+    with fault(machine, "rm -rf ~alice/.local; mkdir -p ~alice/.local/share/jupyter", "rm -r ~alice/.local"):
         alice.spawn()
         for method in ("PUT", "GET"):
             machine.sh(
@@ -178,7 +178,7 @@ def test_full_disk_under_a_running_server(machine, hub, alice):
 
 def test_no_room_for_a_kernel(machine, hub, alice):
     alice.spawn()
-    machine.sh("prlimit --nproc=1 --pid $(pgrep -u alice -f bin/jupyterhub-singleuser)")
+    machine.sh("runuser -u alice -- prlimit --nproc=1 --pid $(pgrep -u alice -f bin/jupyterhub-singleuser)")
     with pytest.raises(HubError, match=r"The account has as many processes and threads as it may: nproc 1 in /etc/security/limits\.conf"):
         alice.kernel()
     alice.stop()
