@@ -84,7 +84,7 @@ class SudoersPolicy(Authenticator):
         name = spawner.user.name
         standing = await self._standings.of(name, starts=True)
         if reason := await self._accounts.judge(name, standing, starting=spawner):
-            return Standing(reason, "Your account is another one than at your login. Log in again.")
+            return standing if standing.gone else Standing(reason, "Your account is another one than at your login. Log in again.")
         if not standing.reason and self._accounts.home_is_gone(name, standing):
             words = "Your home folder is gone, or not there at the moment: ask your administrator. If it is to be made anew, log in again first."
             return Standing("the home folder that it had is not there", words)

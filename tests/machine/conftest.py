@@ -74,6 +74,8 @@ def _topics_machine(request, lowers):
     packages = getattr(request.module, "PACKAGES", ())
     if packages:
         lowers = [*lowers[:-1], harness.downloads(base, packages, say), base]
+    if any("browser" in item.fixturenames for item in request.session.items if item.module is request.module):
+        request.getfixturevalue("chromium")  # in a machine's network it could not be fetched any more
     machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *lowers).boot()
     with machine.network():
         if packages:

@@ -38,7 +38,7 @@ FAULTS = {
     "home missing, and not to be made": (
         "sed -i 's,:/home/alice:,:/proc/homes/alice:,' /etc/passwd",
         "sed -i 's,:/proc/homes/alice:,:/home/alice:,' /etc/passwd",
-        "The home folder /proc/homes/alice cannot be written to .*: create it",
+        "the home folder that it had is not there",
     ),
     "home of somebody else": (
         "chown root: ~alice; chmod 755 ~alice",
@@ -51,8 +51,8 @@ FAULTS = {
         "The home folder /home/alice cannot be written to .*: /home must let its users through",
     ),
     "home full": (
-        "mount -t tmpfs -o size=64k,uid=$(id -u alice) tmpfs ~alice; cat /dev/zero >~alice/fill || true",
-        "umount ~alice",
+        "cat /dev/zero >~alice/fill || true",
+        "rm ~alice/fill",
         "The home folder /home/alice cannot be written to .*: free space",
     ),
     "/run full": (
@@ -104,7 +104,11 @@ FAULTS = {
 
 # sudo does not admit the account then, and its user reads what the login page says.
 NOT_ADMITTED = {"sudoers edited into nonsense"}
-SAID = {"user removed while logged in": "There is no account of yours any more"}
+SAID = {
+    "user removed while logged in": "There is no account of yours any more",
+    "home missing, and not to be made": "Your home folder is gone, or not there at the moment: ask your administrator",
+}
+ENDED = {"user removed while logged in"}  # the login, with all else that alice had: test_accounts_end.py
 WORDS = "The account alice may not use notebooks on this server"
 
 
@@ -116,7 +120,9 @@ def bob(machine, hub):
 
 @pytest.fixture(scope="module")
 def alice(machine, hub):
+    """Somebody whose home is a small disk of its own."""
     machine.add_user("alice")
+    machine.sh("mount -t tmpfs -o size=4m,mode=700,uid=$(id -u alice) tmpfs ~alice")
     return hub.login("alice", "secret")
 
 
@@ -143,6 +149,8 @@ def test_fault_is_named(machine, hub, alice, bob, name):
         assert bob.api("GET", "/status").status_code == 200
     assert machine.pid_of("jupyterhub") == pid, "the hub did not live through it"
     assert re.search(message, machine.journal("-u", "jupyterhub", "--since", "-10s"))
+    if name in ENDED:
+        alice.session = hub.login("alice", "secret").session
     alice.spawn()  # mended, it works
     alice.stop()
 
