@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import sqlalchemy
 from jupyterhub.handlers import BaseHandler
+from jupyterhub.handlers.pages import HealthCheckHandler
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 from tornado import web
 
@@ -138,7 +139,18 @@ def explained(app: Any) -> Iterator[None]:
 @functools.cache
 def outspoken(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one that answers 503 with the reason while the hub's database cannot be used."""
-    return in_place_of(handler, type("OutspokenHandler", (Outspoken, handler), {})) if issubclass(handler, BaseHandler) else handler
+    for theirs, ours in ((HealthCheckHandler, Health), (BaseHandler, Outspoken)):
+        if issubclass(handler, theirs):
+            return in_place_of(handler, type("OutspokenHandler", (ours, handler), {}))
+    return handler
+
+
+class Health(HealthCheckHandler):
+    """Says that hub and proxy are there, whoever asks: who that is would be a question to the database."""
+
+    async def get_current_user(self) -> None:
+        """Return nobody."""
+        self._jupyterhub_user = None
 
 
 class Outspoken(BaseHandler):

@@ -53,6 +53,7 @@ def test_locked_database_is_told(machine, alice, locked):
         alice.get("/hub/home")
     assert error.value.status == 503 and IN_USE in error.value.text
     assert alice.api("GET", "/status").ok
+    assert alice.get("/hub/health").ok  # with her cookie: notebooks can be reached
     (line,) = [line for line in machine.journal("-p", "err", "-o", "cat", "-u", "jupyterhub").splitlines() if "is locked" in line]
     assert f"the database {DATABASE} is locked: `fuser -v {DATABASE}` names the program, stop that" in line
     machine.sh("systemctl stop lock")
