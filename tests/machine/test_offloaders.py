@@ -319,6 +319,7 @@ def public(machine, nginx):
     machine.sh(
         f"sed -i 's,^JUPYTERHUB_PUBLIC_URL=.*,JUPYTERHUB_PUBLIC_URL={offloader.BASE}/,' /etc/default/jupyterhub; ln -sf {offloader.CERTIFICATE} {TRUSTED}"
     )
+    machine.sh("systemctl disable -q apache2 caddy haproxy; systemctl enable -q nginx")  # as on a machine that has one alone
     yield
     machine.sh(f"sed -i 's,^JUPYTERHUB_PUBLIC_URL=.*,JUPYTERHUB_PUBLIC_URL=,' /etc/default/jupyterhub; rm {TRUSTED}")
 
