@@ -14,7 +14,6 @@ from jupyterhub import orm, roles
 from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import maybe_future
 from sqlalchemy import Column, ForeignKey, Table, Unicode, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from . import record
 from .identity import Identity, of_machine
@@ -165,13 +164,9 @@ class Accounts:
 
     async def look(self) -> None:
         """Look whether the accounts of running servers are still there and still the same; where accounts are in local files alone, those of all users."""
-        try:
-            running = [user.name for user in list(self._hub.users.values()) if user.active]
-            if await self._look_at(running):
-                await self._look_at([name for (name,) in self._hub.db.query(orm.User.name) if name not in set(running)])
-        except SQLAlchemyError as error:  # the next look will do
-            self._hub.db.rollback()
-            log.warning("Accounts cannot be compared with what the database knows of them: %s", " ".join(str(error).split()))
+        running = [user.name for user in list(self._hub.users.values()) if user.active]
+        if await self._look_at(running):
+            await self._look_at([name for (name,) in self._hub.db.query(orm.User.name) if name not in set(running)])
 
     async def _look_at(self, names: Iterable[str]) -> bool:
         """Look at these; return whether no directory could know of others."""

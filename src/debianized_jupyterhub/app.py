@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import signal
+from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -150,14 +151,16 @@ class Hub(JupyterHub):
         remove_stale_sockets(self.db)
         self._alive = watchdog.watch()
         culler = Culler(self)
-        self._periodic_callbacks["culler"] = PeriodicCallback(culler.look, culler.interval * 1000)
-        self._periodic_callbacks["culler"].start()
+        self._again_and_again("culler", culler.look, culler.interval)
         if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:
-            look = PeriodicCallback(self.authenticator.look_at_accounts, self.authenticator.account_interval * 1000)
-            self._periodic_callbacks["accounts"] = look
-            look.start()
+            self._again_and_again("accounts", self.authenticator.look_at_accounts, self.authenticator.account_interval)
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
+
+    def _again_and_again(self, name: str, look: Callable[[], Coroutine], seconds: int) -> None:
+        """Have `look` called each so many `seconds`, until the hub ends; while the database is away, the next time will do."""
+        self._periodic_callbacks[name] = PeriodicCallback(outage.patient(look, self), seconds * 1000)
+        self._periodic_callbacks[name].start()
 
     def init_tornado_settings(self) -> None:
         keys = {"announcement", *(key for key in self.template_vars if key.startswith("announcement_"))}

@@ -36,53 +36,52 @@ def _in_words(error: OSError, path: str, os_path: str) -> web.HTTPError | None:
     return None
 
 
-@contextlib.contextmanager
-def _said_plainly(path: str, os_path: str = "~") -> Iterator[None]:
-    """Raise HTTPError with words of _in_words where something is in the way of the file `path`, or of one that is made of it (a checkpoint)."""
-    try:
-        yield
-    except (OSError, web.HTTPError) as error:
-        cause = error if isinstance(error, OSError) else error.__cause__
-        words = _in_words(cause, path, os_path) if isinstance(cause, OSError) else None
-        if words is None:
-            raise
-        raise words from error
-
-
 class Contents(AsyncLargeFileManager):
     """Upstream's, with two faults less, and folders that are not empty can be deleted unless the site says otherwise."""
 
     always_delete_dir = Bool(True, config=True, help=FileContentsManager.always_delete_dir.help)
 
+    @contextlib.contextmanager
+    def _said_plainly(self, path: str) -> Iterator[None]:
+        """Raise HTTPError with words of _in_words where something is in the way of the file `path`, or of one that is made of it (a checkpoint)."""
+        try:
+            yield
+        except (OSError, web.HTTPError) as error:
+            cause = error if isinstance(error, OSError) else error.__cause__
+            words = _in_words(cause, path, super()._get_os_path(path)) if isinstance(cause, OSError) else None
+            if words is None:
+                raise
+            raise words from error
+
     def _get_os_path(self, path: str) -> str:
         os_path: str = super()._get_os_path(path)
-        with _said_plainly(path), contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        with self._said_plainly(path), contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
             os.lstat(os_path)
         return os_path
 
     async def save(self, model: dict[str, Any], path: str = "") -> dict[str, Any]:
         """Save the file that `model` describes; return its model without content. Raises HTTPError."""
-        with _said_plainly(path, self._get_os_path(path)):
+        with self._said_plainly(path):
             return await super().save(model, path)
 
     async def get(self, path: str, *args: Any, **options: Any) -> dict[str, Any]:
         """Return the model of a file or folder. Raises HTTPError."""
-        with _said_plainly(path, self._get_os_path(path)):
+        with self._said_plainly(path):
             return await super().get(path, *args, **options)
 
     async def trust_notebook(self, path: str) -> None:
         """Mark a notebook as one whose output may run in the browser. Raises HTTPError."""
-        with _said_plainly(path, self._get_os_path(path)):
+        with self._said_plainly(path):
             await super().trust_notebook(path)
 
     async def rename_file(self, old_path: str, new_path: str) -> None:
         """Give a file or folder another name. Raises HTTPError."""
-        with _said_plainly(new_path, self._get_os_path(new_path)):
+        with self._said_plainly(new_path):
             await super().rename_file(old_path, new_path)
 
     async def create_checkpoint(self, path: str) -> dict[str, Any]:
         """Keep a copy of a file; return its model. Raises HTTPError."""
-        with _said_plainly(path, self._get_os_path(path)):
+        with self._said_plainly(path):
             return await super().create_checkpoint(path)
 
     async def delete_file(self, path: str) -> None:

@@ -22,6 +22,11 @@ class DatabaseError(Exception):
     """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
 
 
+def in_short(error: object) -> str:
+    """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
+    return " ".join(str(error).split("\n[SQL")[0].split())
+
+
 def copy_sqlite(source: str | Path, target: str | Path) -> None:
     """Make `target` (path, replaced) a sound copy of the SQLite database `source` (path), which may be in use.
 

@@ -7,7 +7,7 @@ import logging
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
 import sqlalchemy
@@ -17,7 +17,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackErro
 from tornado import web
 
 from . import ports
-from .database import sqlite_file
+from .database import in_short, sqlite_file
 from .handlers import in_place_of
 from .paths import STATE
 from .sockets import notify
@@ -46,7 +46,7 @@ class Trouble(NamedTuple):
 def trouble(error: BaseException, url: str) -> Trouble | None:
     """Return what the exception `error` says of the database at `url` (SQLAlchemy's form), None where it is another kind of error."""
     path = sqlite_file(url)
-    said = " ".join(str(getattr(error, "orig", None) or error).split())
+    said = in_short(getattr(error, "orig", None) or error)
     of_database = isinstance(error, OperationalError | InterfaceError | PendingRollbackError)
     if (isinstance(error, OSError) and error.errno in NO_ROOM) or (of_database and ("disk is full" in said or "disk I/O error" in said)):
         line = f"no room for the hub's database: `df {STATE}` shows the disk ({said})"
@@ -136,6 +136,36 @@ def explained(app: Any) -> Iterator[None]:
         app.exit(1)
 
 
+_last: tuple[str, float] = ("", 0.0)  # what the journal was told, and when (time.monotonic())
+
+
+def told(error: BaseException, app: Any) -> Trouble | None:
+    """Return what `error` says of the database of `app` (the hub), None where it is another kind of error; the journal has a line now and then."""
+    global _last
+    found = trouble(error, app.db_url)
+    if found is None:
+        return None
+    if found.line != _last[0] or time.monotonic() - _last[1] > REMINDER:
+        _last = found.line, time.monotonic()
+        app.log.error("%s", found.line)
+    with contextlib.suppress(SQLAlchemyError):
+        app.db.rollback()
+    return found
+
+
+def patient(look: Callable[[], Coroutine], app: Any) -> Callable[[], Coroutine]:
+    """Return `look`, which is called again and again, as one that waits for the next time while the database of `app` (the hub) cannot be used."""
+
+    async def patiently() -> None:
+        try:
+            await look()
+        except SQLAlchemyError as error:
+            if told(error, app) is None:
+                raise
+
+    return patiently
+
+
 @functools.cache
 def outspoken(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one that answers 503 with the reason while the hub's database cannot be used."""
@@ -156,20 +186,13 @@ class Health(HealthCheckHandler):
 class Outspoken(BaseHandler):
     """In place of 403 for who cannot be looked up, which notebook servers take for a refusal, and of 500 with a traceback for all else."""
 
-    _last: tuple[str, float] = ("", 0.0)  # line of the journal, and when (of all handlers)
     _outage: web.HTTPError | None = None
 
     def _refusal(self, error: BaseException | None) -> web.HTTPError | None:
-        """Return the answer to a request that ended in `error`, None if that is none of the database's; the journal has a line now and then."""
-        found = trouble(error, self.app.db_url) if error else None
+        """Return the answer to a request that ended in `error`, None if that is none of the database's."""
+        found = told(error, self.app) if error else None
         if found is None:
             return None
-        line, when = Outspoken._last
-        if found.line != line or time.monotonic() - when > REMINDER:
-            Outspoken._last = found.line, time.monotonic()
-            self.log.error("%s", found.line)
-        with contextlib.suppress(SQLAlchemyError):
-            self.db.rollback()
         refusal = web.HTTPError(503, "%s", found.words)
         refusal.jupyterhub_message = found.words
         refusal.headers = {"Retry-After": "10"}

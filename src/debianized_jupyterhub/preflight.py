@@ -26,7 +26,7 @@ from jupyterhub import dbutil, orm
 from jupyterhub.app import JupyterHub
 
 from . import journal
-from .database import DatabaseError, copy_sqlite
+from .database import DatabaseError, copy_sqlite, in_short
 from .paths import DEFAULTS, SCRATCH
 from .settings_check import Collector, inspect
 
@@ -56,16 +56,11 @@ def explained(app: JupyterHub) -> Iterator[None]:
     try:
         yield
     except SystemExit as end:  # with its last words, or after them
-        raise WouldNotStart(_without_sql(log.messages[-1] if end.code == 1 and log.messages else end.code)) from None
+        raise WouldNotStart(in_short(log.messages[-1] if end.code == 1 and log.messages else end.code)) from None
     except Exception as error:  # noqa: BLE001 (settings reach all of the hub's code, which may raise anything)
-        raise WouldNotStart(f"{type(error).__name__}: {_without_sql(error)}") from None
+        raise WouldNotStart(f"{type(error).__name__}: {in_short(error)}") from None
     finally:
         app.log.removeFilter(log)
-
-
-def _without_sql(error: object) -> str:
-    """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
-    return " ".join(str(error).split("\n[SQL")[0].split())
 
 
 def rehearse(app: JupyterHub, folder: Path) -> None:
@@ -102,10 +97,10 @@ def _migrate(app: JupyterHub, name: str, engine: sqlalchemy.Engine, migration: C
         try:
             migration()
         except (subprocess.CalledProcessError, sqlalchemy.exc.SQLAlchemyError, alembic.util.CommandError) as error:
-            why = _said() or _without_sql(error)
+            why = _said() or in_short(error)
             raise WouldNotStart(f"the database {name} cannot be migrated: {why}") from None
     except sqlalchemy.exc.SQLAlchemyError as error:
-        raise DatabaseError(f"the database {name} does not answer: {_without_sql(error)}") from None
+        raise DatabaseError(f"the database {name} does not answer: {in_short(error)}") from None
 
 
 def _roll_back(engine: sqlalchemy.Engine) -> None:
