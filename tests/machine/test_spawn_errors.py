@@ -206,7 +206,10 @@ def page_of_a_failed_start(user):
     if "/spawn-pending/" in page.url:
         with pytest.raises(HubError):
             user._progress(60)
-        page = user.session.get(page.url, timeout=60)
+        # For a moment it is the page of a server that stops, which loads itself anew.
+        pages = []
+        wait_for(lambda: pages.append(user.session.get(page.url, timeout=60)) or pages[-1].status_code >= 400, "the page of the failed start")
+        return pages[-1]
     assert page.status_code >= 400
     return page
 
