@@ -1,5 +1,6 @@
 """Who or what has stopped a notebook server, in words for its user's page (src/templates/home.html, not_running.html)."""
 
+import asyncio
 import functools
 from datetime import UTC, datetime
 from typing import Any
@@ -37,9 +38,14 @@ def noted(handler: type) -> type:
     class Noting(handler):
         async def stop_single_user(self, user: Any, server_name: str = "") -> Any:
             spawner = user.spawners.get(server_name)
-            if spawner is not None:
-                spawner.ended = words(self.current_user, user.name)
-            stopping = await super().stop_single_user(user, server_name)
+            stopping = getattr(spawner, "_stop_future", None)
+            if stopping is not None:
+                # Asked for twice. JupyterHub sees to that before it looks whether the server runs, but not after.
+                await asyncio.wait([stopping], timeout=self.slow_stop_timeout)
+            else:
+                if spawner is not None:
+                    spawner.ended = words(self.current_user, user.name)
+                stopping = await super().stop_single_user(user, server_name)
             if not_stopped := getattr(spawner, "not_stopped", ""):  # JupyterHub says nothing of what a spawner raises here
                 raise web.HTTPError(500, "%s", not_stopped)
             return stopping

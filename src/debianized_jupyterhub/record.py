@@ -100,6 +100,8 @@ class Recorded(BaseHandler):
 
     async def spawn_single_user(self, user: Any, server_name: str = "", *args: Any, **options: Any) -> None:
         by = actor(self)
+        if task := asyncio.current_task():  # JupyterHub's page goes on after a second; what comes then is told below, without a traceback
+            task.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             await super().spawn_single_user(user, server_name, *args, **options)
         except Exception as error:

@@ -230,7 +230,7 @@ class GateSpawner(SudoSpawner):
         of its user: see poll.
         """
         self.orm_spawner.state = {**self.get_state(), "starting": True}
-        self.db.commit()
+        self.user.db.commit()
 
     async def _wait_for_server(self, end: asyncio.Future[str]) -> None:
         """Return once the server accepts connections; raise EndedEarly if it ends first, for the reason that `end` tells, or never does.
