@@ -15,7 +15,7 @@ from tornado import web
 from traitlets import Bool, Integer, Set, Unicode, default
 
 from . import accounts
-from .account_ends import Accounts
+from .account_ends import AT_A_TIME, Accounts
 from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
 from .journal import because, shortened
@@ -227,6 +227,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._looked_up: dict[str, dict] = {}  # accounts that add_user is about to be asked for
         self._waiting = WaitingLogins()
         self._turns = FairTurns(self.concurrent_logins)
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
@@ -406,6 +407,21 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     def _groups_of(authentication: dict | None) -> set[str]:
         return set((authentication or {}).get("system_groups", ()))
 
+    async def require_accounts(self, names: list[str]) -> None:
+        """Look up many names that an administrator adds, which add_user then does not ask for one by one.
+
+        Raises HTTPError 400, with those that are no account's: then nobody is added.
+        """
+        found: dict[str, dict | None] = {}
+        for start in range(0, len(names), AT_A_TIME):
+            part = names[start : start + AT_A_TIME]
+            _, answer = await self._say(part[0], {"action": "accounts", "users": part})
+            found |= answer["accounts"]
+        wrong = [f"{name} (the system spells it {account['name']})" for name, account in found.items() if account and account["name"] != name]
+        if wrong := [*(name for name, account in found.items() if not account), *wrong]:
+            raise web.HTTPError(400, "%s", f"Nobody was added: the system knows no account {', '.join(wrong)}. `getent passwd NAME` shows one that it knows.")
+        self._looked_up = {name: account for name, account in found.items() if account}
+
     async def add_user(self, user: orm.User) -> None:
         """Check a name that an administrator adds; raise ValueError if it is no account's.
 
@@ -413,7 +429,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
         directory that is slow or down would keep the hub from starting.
         """
         if not isinstance(user, orm.User) or self.delete_invalid_users:
-            account = await self._account(user.name)
+            account = self._looked_up.pop(user.name, None) or await self._account(user.name)
             if not account:
                 raise ValueError(f"the system knows no account of that name: `getent passwd {user.name}`")
             if account["name"] != user.name:

@@ -6,8 +6,9 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import UserTokenListAPIHandler
+from jupyterhub.apihandlers.users import UserListAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers import LogoutHandler
+from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import new_token
 from tornado import web
 from tornado.httputil import HTTPHeaders
@@ -29,7 +30,7 @@ HEADERS = {
 @functools.cache
 def hardened(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one of ours."""
-    rules = {UserTokenListAPIHandler: Tokens, LogoutHandler: Logout, web.RequestHandler: Hardened}
+    rules = {UserTokenListAPIHandler: Tokens, UserListAPIHandler: Users, LogoutHandler: Logout, web.RequestHandler: Hardened}
     ours = next(ours for theirs, ours in rules.items() if issubclass(handler, theirs))
     return in_place_of(handler, type("HardenedHandler", (ours, handler), {}))
 
@@ -78,6 +79,22 @@ class Tokens(Hardened, UserTokenListAPIHandler):
         if note is not None and (not isinstance(note, str) or len(note) > NOTE_MAX):
             raise web.HTTPError(400, f"The note of a token is a text of at most {NOTE_MAX} characters.")
         await super().post(user_name)
+
+
+class Users(Hardened, UserListAPIHandler):
+    """Looks up in one go the accounts of all users that are added at once; the rest is JupyterHub's."""
+
+    @needs_scope("admin:users")
+    async def post(self) -> None:
+        """Add users. Raises HTTPError 400 with the names that are no account's; then nobody is added."""
+        body = self.get_json_body()
+        names = body.get("usernames") if isinstance(body, dict) else None
+        look_up = getattr(self.authenticator, "require_accounts", None)
+        if look_up and isinstance(names, list):
+            normal = [self.authenticator.normalize_username(name) for name in names if isinstance(name, str)]
+            if new := [name for name in normal if self.authenticator.validate_username(name) and not self.find_user(name)]:
+                await look_up(new)
+        await super().post()
 
 
 class WrongLoginsHandler(Hardened, APIHandler):

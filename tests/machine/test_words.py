@@ -5,6 +5,7 @@ import re
 import pytest
 from browser import SLOW, log_in, wait_for_lab
 from harness import wait_for
+from hubclient import HubError
 from playwright.sync_api import expect
 
 GONE = "/hub/no-such-page"
@@ -72,6 +73,28 @@ def test_admin_page_shows_administrators(browser, carol):
     expect(carol.get_by_test_id("user-row-alice")).to_be_visible(timeout=SLOW)
     expect(carol.locator("#administrators")).to_have_text(re.compile(r"Administrators:\s+carol\s*$"))
     browser.screenshot(carol, "administrators")
+
+
+def test_account_that_cannot_be_added_is_named(browser, carol):
+    """And nobody else is added with it."""
+    carol.get_by_role("button", name="Add Users").click()
+    carol.get_by_test_id("user-textarea").fill("dave\ncarol\nnobody-of-this-name")
+    carol.get_by_test_id("submit").click()
+    expect(carol.get_by_text("Nobody was added: the system knows no account dave, nobody-of-this-name.")).to_be_visible(timeout=SLOW)
+    browser.screenshot(carol, "cannot-be-added")
+
+
+def test_many_accounts_are_added_by_few_processes(machine, hub):
+    machine.sh("for n in $(seq 400); do echo many$n:x:$((20000 + n)):100::/home/many$n:/bin/bash; done >>/etc/passwd")
+    carol = hub.login("carol", "secret")
+    newest = "set -- $(cat /proc/loadavg); echo $5"  # pid; proc_loadavg(5)
+    before = int(machine.sh(newest))
+    added = carol.hub_api("POST", "/users", json={"usernames": [f"many{n}" for n in range(1, 401)]}).json()
+    assert len(added) == 400
+    assert int(machine.sh(newest)) - before < 100
+    with pytest.raises(HubError) as error:
+        hub.login("alice", "secret").hub_api("POST", "/users", json={"usernames": ["nobody-of-this-name"]})
+    assert error.value.status == 403 and "nobody-of-this-name" not in error.value.text  # who may not add anybody finds out about nobody
 
 
 def test_stop_by_an_administrator_is_told(machine, hub, browser, alice, carol):
