@@ -1,6 +1,6 @@
 """Compare the package with a plain venv on the same machine, measured in turn: tests/run benchmark [--short | --full] [--against DEB] [figure...]
 
-Without names: every figure except those that take minutes (crowd, install). The result is printed, and kept in dist/benchmark.json and .md.
+Without names: every figure except those that take minutes (SLOW below). The result is printed, and kept in dist/benchmark.json and .md.
 docs/performance.md says what each figure is.
 """
 
@@ -17,7 +17,7 @@ import harness
 from comparison import compare
 from contenders import Package, Peer
 
-SLOW = {"install": 3, "crowd": 1}  # figures that take minutes: how often --full measures them
+SLOW = {"install": 3, "many-users": 3, "crowd": 1}  # figures that take minutes: how often --full measures them
 TOP = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -87,6 +87,7 @@ class Contender:
 
     name = ""
     proxy_unit = hub_unit = "jupyterhub.service"
+    hub_account = venv = database = ""
 
     def __init__(self, site, say):
         self.site, self.say = site, say
@@ -156,6 +157,11 @@ class Contender:
 
     # Looking at it from the host
 
+    def sql(self, *statements):
+        """Put statements (str) to the hub's database while the hub is stopped."""
+        code = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]); [d.execute(each) for each in sys.argv[2:]]; d.commit()"
+        self.machine.run("runuser", "-u", self.hub_account, "--", f"{self.venv}/bin/python", "-c", code, self.database, *statements)
+
     def hub_pid(self):
         """Return the hub's pid inside."""
         return self.machine.pid_of(self.hub_unit)
@@ -196,6 +202,7 @@ class Package(Contender):
 
     name = "package"
     proxy_unit = "jupyterhub-proxy.service"
+    hub_account, venv, database = "jupyterhub", "/opt/venvs/jupyterhub", "/var/opt/jupyterhub/jupyterhub.sqlite"
 
     def __init__(self, site, suite, deb, say, name=name):
         super().__init__(site, say)
@@ -225,6 +232,7 @@ class Peer(Contender):
     """The machine on which the documentation was followed."""
 
     name = "peer"
+    hub_account, venv, database = "root", "/opt/jupyterhub", "/opt/jupyterhub/etc/jupyterhub/jupyterhub.sqlite"
 
     def __init__(self, site, suite, deb, say):
         super().__init__(site, say)

@@ -23,6 +23,14 @@ USERS = ["user01", "user02", "user03", "user04"]
 CROWD = [f"user{number:02}" for number in range(1, 51)]
 SETTLED = 4  # seconds after which a server that nobody uses has done all that it does at its start
 CELLS = 30
+MANY = 5000  # users of a large hub
+COUNT = f"WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < {MANY})"
+OF_MANY = "(SELECT id FROM users WHERE name LIKE 'many%')"
+FILL = (
+    f"{COUNT} INSERT INTO users (name, admin, created, cookie_id) SELECT 'many' || n, 0, CURRENT_TIMESTAMP, 'cookie' || n FROM count",
+    f"INSERT INTO user_role_map (user_id, role_id, managed_by_auth) SELECT id, (SELECT id FROM roles WHERE name = 'user'), 0 FROM users WHERE id IN {OF_MANY}",
+)
+EMPTY = (f"DELETE FROM user_role_map WHERE user_id IN {OF_MANY}", "DELETE FROM users WHERE name LIKE 'many%'")
 LARGER_IS_BETTER = {"proxy, requests a second", "proxy, bytes a second"}
 
 
@@ -91,6 +99,20 @@ def hub_start(contender):
     # Not more often: a proxy that is up before its hub answers each question with an error, which costs the machine work.
     wait_for(_login_page, "the login page", timeout=PATIENCE, every=0.05)
     return {"hub start to login page": time.monotonic() - started}
+
+
+def many_users(contender):
+    """The hub's start with as many users in its database as a university has, and with those of the other figures."""
+    few = hub_start(contender)["hub start to login page"]
+    contender.stop_hub()
+    contender.sql(*FILL)
+    try:
+        many = hub_start(contender)["hub start to login page"]
+    finally:
+        contender.stop_hub()
+        contender.sql(*EMPTY)
+        contender.start_hub()
+    return {f"hub start with {MANY} users": many, f"hub start, {MANY} users to few": many / few}
 
 
 def _login_page():
@@ -253,4 +275,4 @@ def _requests(size, seconds):
             count += 1
 
 
-FIGURES = {function.__name__.replace("_", "-"): function for function in (hub_start, server_start, memory, notebook, four_users, proxy, crowd)}
+FIGURES = {function.__name__.replace("_", "-"): function for function in (hub_start, server_start, memory, notebook, four_users, proxy, many_users, crowd)}
