@@ -29,7 +29,7 @@ from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
 from . import culling, journal, outage, ports, services, watchdog
-from .authenticator import SudoersPolicy
+from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
@@ -71,6 +71,13 @@ class Hub(JupyterHub):
         own_roles = [{"name": name, "scopes": scopes, "services": [name]} for name, (_, scopes) in self._own.items()]
         self.load_roles = [*self.load_roles, *own_roles]
         await super().init_role_creation()
+
+    async def init_users(self) -> None:
+        authenticator = self.authenticator
+        if isinstance(authenticator, SudoersPAMAuthenticator) and authenticator.delete_invalid_users:
+            listed = map(authenticator.normalize_username, authenticator.admin_users | authenticator.allowed_users)
+            await authenticator.find_gone({name for (name,) in self.db.query(orm.User.name)}.union(listed))
+        await super().init_users()
 
     def init_services(self) -> None:
         # JupyterHub would keep the tokens of all earlier starts.

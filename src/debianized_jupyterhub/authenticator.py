@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from jupyterhub import orm
@@ -28,6 +29,7 @@ UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administr
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL
 PASSWORD_MAX = 511  # characters; PAM_MAX_RESP_SIZE of _pam_types.h is 512, likewise
 START = 0.1  # seconds that a question to sudo may have a core for itself: about what its programs need
+NO_ACCOUNT = "the system knows no account of that name: `getent passwd {}`"
 REFUSAL = 2  # seconds that a refused password takes at least, whatever was wrong with it; pam_unix asks for as many
 
 
@@ -228,6 +230,7 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._looked_up: dict[str, dict] = {}  # accounts that add_user is about to be asked for
+        self._gone: set[str] = set()  # users of the database without an account
         self._waiting = WaitingLogins()
         self._turns = FairTurns(self.concurrent_logins)
         self.change_password_help = self.change_password_help or f"Change it first, for example with `ssh {socket.gethostname()}`, then log in here."
@@ -412,26 +415,50 @@ class SudoersPAMAuthenticator(SudoersPolicy, PAMAuthenticator):
 
         Raises HTTPError 400, with those that are no account's: then nobody is added.
         """
+        found, _ = await self._look_up(names)
+        wrong = [name for name, account in found.items() if not account]
+        wrong += [f"{name} (the system spells it {account['name']})" for name, account in found.items() if account and account["name"] != name]
+        if wrong:
+            raise web.HTTPError(400, "%s", f"Nobody was added: the system knows no account {', '.join(wrong)}. `getent passwd NAME` shows one that it knows.")
+        self._looked_up = {name: account for name, account in found.items() if account}
+
+    async def find_gone(self, names: Iterable[str]) -> None:
+        """Look up, at the hub's start, whom of these users (all of the database) add_user shall refuse for `delete_invalid_users`.
+
+        Nobody while the accounts cannot be looked up, nor where a directory could know of them: one that is down knows nobody.
+        """
+        try:
+            found, certain = await self._look_up(list(names))
+        except web.HTTPError:  # the log has the reason
+            found, certain = {}, False
+        if certain:
+            self._gone = {name for name, account in found.items() if not account}
+        else:
+            self.log.warning("c.Authenticator.delete_invalid_users: nobody is deleted now, since a directory could know of accounts that are not found")
+
+    async def _look_up(self, names: list[str]) -> tuple[dict[str, dict | None], bool]:
+        """Return each account (None if there is none), and whether no directory could know of more. Raises HTTPError 503."""
         found: dict[str, dict | None] = {}
+        certain = True
         for start in range(0, len(names), AT_A_TIME):
             part = names[start : start + AT_A_TIME]
             _, answer = await self._say(part[0], {"action": "accounts", "users": part})
             found |= answer["accounts"]
-        wrong = [f"{name} (the system spells it {account['name']})" for name, account in found.items() if account and account["name"] != name]
-        if wrong := [*(name for name, account in found.items() if not account), *wrong]:
-            raise web.HTTPError(400, "%s", f"Nobody was added: the system knows no account {', '.join(wrong)}. `getent passwd NAME` shows one that it knows.")
-        self._looked_up = {name: account for name, account in found.items() if account}
+            certain = certain and answer["certain"]
+        return found, certain
 
     async def add_user(self, user: orm.User) -> None:
         """Check a name that an administrator adds; raise ValueError if it is no account's.
 
-        At its start the hub adds all users of its database. It does not ask for each of them: a
-        directory that is slow or down would keep the hub from starting.
+        Users of the hub's database are not looked up one by one at its start, with `delete_invalid_users` neither: see find_gone.
         """
-        if not isinstance(user, orm.User) or self.delete_invalid_users:
+        if isinstance(user, orm.User):
+            if user.name in self._gone:
+                raise ValueError(NO_ACCOUNT.format(user.name))
+        else:
             account = self._looked_up.pop(user.name, None) or await self._account(user.name)
             if not account:
-                raise ValueError(f"the system knows no account of that name: `getent passwd {user.name}`")
+                raise ValueError(NO_ACCOUNT.format(user.name))
             if account["name"] != user.name:
                 raise ValueError(f"the system spells the name {account['name']}")
         await maybe_future(Authenticator.add_user(self, user))

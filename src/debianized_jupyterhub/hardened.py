@@ -6,13 +6,14 @@ from typing import Any
 
 from jupyterhub import orm
 from jupyterhub.apihandlers import APIHandler
-from jupyterhub.apihandlers.users import UserListAPIHandler, UserTokenListAPIHandler
+from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers import LogoutHandler
 from jupyterhub.scopes import needs_scope
 from jupyterhub.utils import new_token
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
+from .authenticator import SudoersPAMAuthenticator
 from .handlers import in_place_of
 from .logins import WrongLogins
 from .services import CTL
@@ -30,7 +31,7 @@ HEADERS = {
 @functools.cache
 def hardened(handler: type) -> type:
     """Return `handler`, a class of request handlers, as one of ours."""
-    rules = {UserTokenListAPIHandler: Tokens, UserListAPIHandler: Users, LogoutHandler: Logout, web.RequestHandler: Hardened}
+    rules = {UserTokenListAPIHandler: Tokens, UserListAPIHandler: Users, UserAPIHandler: OneUser, LogoutHandler: Logout, web.RequestHandler: Hardened}
     ours = next(ours for theirs, ours in rules.items() if issubclass(handler, theirs))
     return in_place_of(handler, type("HardenedHandler", (ours, handler), {}))
 
@@ -89,12 +90,28 @@ class Users(Hardened, UserListAPIHandler):
         """Add users. Raises HTTPError 400 with the names that are no account's; then nobody is added."""
         body = self.get_json_body()
         names = body.get("usernames") if isinstance(body, dict) else None
-        look_up = getattr(self.authenticator, "require_accounts", None)
-        if look_up and isinstance(names, list):
-            normal = [self.authenticator.normalize_username(name) for name in names if isinstance(name, str)]
-            if new := [name for name in normal if self.authenticator.validate_username(name) and not self.find_user(name)]:
-                await look_up(new)
+        if isinstance(names, list):
+            await _require_accounts(self, [name for name in names if isinstance(name, str)])
         await super().post()
+
+
+class OneUser(Hardened, UserAPIHandler):
+    """Says why a user cannot be added; the rest is JupyterHub's."""
+
+    @needs_scope("admin:users")
+    async def post(self, user_name: str) -> None:
+        """Add a user. Raises HTTPError 400 if there is no such account."""
+        await _require_accounts(self, [user_name])
+        await super().post(user_name)
+
+
+async def _require_accounts(handler: Any, names: list[str]) -> None:
+    """Raise HTTPError 400 if one of the new users' names is no account's. Of what is no name at all JupyterHub itself says so."""
+    authenticator = handler.authenticator
+    if isinstance(authenticator, SudoersPAMAuthenticator):
+        normal = [authenticator.normalize_username(name) for name in names]
+        if new := [name for name in normal if authenticator.validate_username(name) and not handler.find_user(name)]:
+            await authenticator.require_accounts(new)
 
 
 class WrongLoginsHandler(Hardened, APIHandler):

@@ -82,6 +82,31 @@ def test_shutdown_on_the_admin_page_is_a_restart(machine, hub):
     alice.stop()
 
 
+DELETING = "/etc/jupyterhub/jupyterhub_config.d/50-deleting.py"
+LOGIN_CHECK = "jupyterhub-login.socket jupyterhub-login.service"
+
+
+def test_users_are_deleted_only_where_their_accounts_are_certainly_gone(machine, hub):
+    """c.Authenticator.delete_invalid_users: nobody while the accounts cannot be looked up."""
+    configure(machine, hub, "JUPYTERHUB_ADMIN_USERS=dave")
+    dave = hub.login("dave", PASSWORD)
+
+    def users_after_a_start():
+        machine.sh("systemctl restart jupyterhub")
+        wait_for(hub.answers, "the hub answers", timeout=40)
+        return {user["name"] for user in dave.hub_api("GET", "/users").json()}
+
+    machine.write(DELETING, "c = get_config()\nc.Authenticator.delete_invalid_users = True\n")
+    machine.sh("cp -p /etc/passwd /root/; sed -i /^carol:/d /etc/passwd")
+    machine.sh(f"systemctl mask --quiet --runtime --now {LOGIN_CHECK}")
+    assert {"alice", "carol", "dave"} <= users_after_a_start()
+    machine.sh(f"systemctl unmask --quiet --runtime {LOGIN_CHECK}; systemctl start jupyterhub-login.socket")
+    after = users_after_a_start()
+    assert {"alice", "dave"} <= after and "carol" not in after
+    machine.sh(f"cp -p /root/passwd /etc/; rm {DELETING}; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers", timeout=40)
+
+
 @pytest.mark.parametrize(
     "line, said",
     [

@@ -92,6 +92,8 @@ def test_many_accounts_are_added_by_few_processes(machine, hub):
     added = carol.hub_api("POST", "/users", json={"usernames": [f"many{n}" for n in range(1, 401)]}).json()
     assert len(added) == 400
     assert int(machine.sh(newest)) - before < 100
+    with pytest.raises(HubError, match="no account nobody-of-this-name"):
+        carol.hub_api("POST", "/users/nobody-of-this-name")
     with pytest.raises(HubError) as error:
         hub.login("alice", "secret").hub_api("POST", "/users", json={"usernames": ["nobody-of-this-name"]})
     assert error.value.status == 403 and "nobody-of-this-name" not in error.value.text  # who may not add anybody finds out about nobody
