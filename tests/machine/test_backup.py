@@ -295,6 +295,7 @@ def test_backup_of_the_next_version_is_refused_by_this_one(machine, other, tmp_p
     assert "newer than this one" in refused(machine, 9, "restore", machine.push(file))
 
 
+@pytest.mark.slow  # test_install purges each time
 def test_purge_keeps_the_backups(other):
     with pytest.raises(CommandFailed):
         other.run("test", "!", "-e", FOLDER)

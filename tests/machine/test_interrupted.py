@@ -20,7 +20,7 @@ kill -KILL -- -$!
 wait $! || true
 """
 
-slow = pytest.mark.slow
+pytestmark = pytest.mark.slow  # what dpkg does in which order seldom changes; test_safe_upgrade breaks an upgrade each time
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +41,10 @@ def complete(machine, *command):
 @pytest.mark.parametrize(
     "moment",
     [
-        pytest.param(f"test -d {UNPACKED}/lib/python3*/site-packages/jupyterhub", marks=slow),  # unpacking
+        f"test -d {UNPACKED}/lib/python3*/site-packages/jupyterhub",  # unpacking
         f"test -d {TREES}/.new",  # making the servers' tree
-        pytest.param(f"test -e {TREES}/current", marks=slow),  # making accounts and folders
-        pytest.param("systemctl is-active --quiet jupyterhub-proxy", marks=slow),  # starting the services
+        f"test -e {TREES}/current",  # making accounts and folders
+        "systemctl is-active --quiet jupyterhub-proxy",  # starting the services
     ],
 )
 def test_interrupted_installation(machine, package, moment):
@@ -59,7 +59,6 @@ def test_interrupted_installation(machine, package, moment):
     assert machine.sh("ls -d /opt/venvs/jupyterhub* /etc/jupyterhub* /var/opt/jupyterhub* 2>/dev/null || true") == ""
 
 
-@slow
 @pytest.mark.parametrize("command", ["--remove", "--purge"])
 def test_interrupted_removal(machine, package, command):
     machine.run("apt-get", "-qq", "-y", "install", package, timeout=300)

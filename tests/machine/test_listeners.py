@@ -451,6 +451,7 @@ def test_port_follows_a_restart_of_the_proxy(machine, hub):
     move(machine, "http://127.0.0.1:8000/")
 
 
+@slow  # a drop-in of the docs
 def test_low_port_is_the_administrators_to_choose(machine, hub):
     """The keeper reads the setting at its start; it does as root has written, not as the proxy asks."""
     machine.sh("sed -i 's,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=http://127.0.0.1:80/,' /etc/default/jupyterhub")

@@ -45,6 +45,7 @@ def content(machine):
     return machine.sh("runuser -u postgres -- pg_dump jupyterhub | grep -v restrict")
 
 
+@pytest.mark.slow  # pg_dump and psql do it; test_nightly_backup_reaches_it is each time
 def test_backup_and_restore(machine, hub, alice):
     made = machine.run("jupyterhub-ctl", "backup").stdout.strip()
     assert json.loads(machine.run("jupyterhub-ctl", "backups", "--json").stdout)[-1]["database"] == "postgresql"

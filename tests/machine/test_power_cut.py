@@ -17,7 +17,7 @@ FOLDER = "/var/backups/jupyterhub"
 CONFIG_D = "/etc/jupyterhub/jupyterhub_config.d"
 TABLES = "SELECT count(*) FROM sqlite_master WHERE name = 'of_the_upgrade'"
 SPREAD = {"backup": 3, "restore": 4, "upgrade": 4}  # cuts in each, spread evenly over the time that it takes
-DEFAULT = {("backup", 1), ("restore", 2)}  # the others are for --slow
+DEFAULT = {("restore", 2)}  # the others are for --slow
 CUTS = [
     pytest.param(what, cut, marks=[] if (what, cut) in DEFAULT else pytest.mark.slow, id=f"{what}-{cut + 1}-of-{n}")
     for what, n in SPREAD.items()

@@ -136,6 +136,7 @@ def test_unattended_upgrade(server, repository, deb, alice, kernel, tmp_path):
     assert kernel.execute("held") == "42"
 
 
+@pytest.mark.slow  # a pin of apt, written once
 def test_a_higher_version_of_debian_does_not_win(server, tmp_path):
     """A package of Debian's name with a version that no release of ours will reach."""
     root = tmp_path / "jupyterhub"
@@ -223,6 +224,7 @@ def test_no_space_is_one_line_and_costs_nothing(build_sh, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
+@pytest.mark.slow  # tools/make-repository seldom changes, and the repository is made anew for it
 def test_same_version_with_another_content_is_refused(repository):
     (there,) = repository.dist.glob("*.deb")
     content = there.read_bytes()

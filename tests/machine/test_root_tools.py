@@ -160,7 +160,7 @@ KINDS = {
 }
 
 
-OFTEN = ("links", "FIFOs")
+OFTEN = ("links",)
 
 
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in KINDS])

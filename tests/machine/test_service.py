@@ -198,6 +198,7 @@ def test_wrong_setting_is_named(machine, hub, setting, said):
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 
 
+@pytest.mark.slow  # test_safe_upgrade has it with a configuration that is checked
 def test_auto_restart_off_leaves_the_hub_alone(machine, hub):
     machine.sh(f"cp -p {DEFAULTS} /root/; echo JUPYTERHUB_AUTO_RESTART=false >>{DEFAULTS}")
     before = machine.pid_of("jupyterhub")
