@@ -5,6 +5,7 @@ That they apply is seen at every build, which fails where one does not.
 
 import contextlib
 import ctypes
+import json
 import os
 import pathlib
 import re
@@ -410,3 +411,23 @@ def test_what_scopes_imports_late_is_a_module(machine):
         print(scopes.orm is jupyterhub.orm)
     """
     assert machine.run(PYTHON, "-c", textwrap.dedent(code)).stdout.split() == ["True"] * 3
+
+
+IMPORT_ALL = """
+import importlib, importlib.metadata, json, os, sys
+os.chdir("/")
+failed = {}
+for name, distributions in importlib.metadata.packages_distributions().items():
+    if name.isidentifier():
+        try:
+            importlib.import_module(name)
+        except BaseException as error:
+            failed[name] = f"{distributions}: {error!r}"
+print("failed:", json.dumps(failed))
+"""
+
+
+def test_everything_bundled_can_be_imported(machine):
+    """What debian/prune takes away nobody misses."""
+    said = machine.run(PYTHON, "-c", IMPORT_ALL, timeout=300).stdout
+    assert json.loads(said.rpartition("failed:")[2]) == {}
