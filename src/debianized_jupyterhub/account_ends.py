@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from jupyterhub import orm, roles
+from jupyterhub import orm
 from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import maybe_future
 from sqlalchemy import Column, ForeignKey, Table, Unicode, select
@@ -131,7 +131,7 @@ class Accounts:
         for row in [*user.api_tokens, *codes, *user.shares, *user.share_codes, *user.shared_with_me]:
             db.delete(row)
         user.cookie_id = orm.new_token()
-        user.admin, user.groups, user.roles = False, [], []
+        user.admin, user.groups, user.roles = False, [], [orm.Role.find(db, "user")]
         user.encrypted_auth_state = user.user_info = None
         in_use = [spawner.name for spawner in besides if spawner]
         for name, spawner in user.orm_spawners.items():
@@ -139,7 +139,6 @@ class Accounts:
                 spawners.pop(name, None)
                 db.delete(spawner)
         db.commit()
-        roles.assign_default_roles(db, entity=user)
 
     async def _forget_password(self, user: orm.User) -> None:
         """Forget a password that the authenticator keeps itself: it is that of the one before."""
@@ -184,6 +183,7 @@ class Accounts:
                 reason, now = _compared(kept, name, standing)
                 if reason or now != kept.get(name):
                     await self.judge(name, standing)
+                    await asyncio.sleep(0)  # requests are answered in between: the first look of a large hub, or a restored one, keeps everybody
         return certain
 
 
