@@ -236,6 +236,22 @@ def test_home_that_is_moved_is_no_other_account(machine, hub, looks):
     user.stop()
 
 
+def test_renamed_account_has_its_files(machine, hub, looks):
+    """As in a directory, while its server runs: what the name before had at the hub ends, the new one begins, in the same home."""
+    old = somebody(machine, hub, "maiden")
+    uid = machine.sh("id -u maiden")
+    old.run_cell("open('kept', 'w').write('of maiden')")
+    machine.sh(r"sed -i 's/\bmaiden\b/married/; s,/home/married,/home/maiden,' /etc/passwd /etc/shadow /etc/group /etc/gshadow")
+    new = hub.login("married", "secret")
+    new.spawn()  # at once, and not only when the old server has ended
+    assert new.run_cell("open('kept').read()") == "'of maiden'"
+    wait_for(lambda: is_out(old), "cookie and token have ended", timeout=15)
+    wait_for(lambda: len(processes(machine, uid).split()) == 1, "the old server has ended", timeout=30)
+    assert new.api("GET", "/status").ok and new.get("/hub/home").ok
+    assert ["no such account" in line for line in ended(machine, "maiden")] == [True]
+    new.stop()
+
+
 # -- Servers without an account -------------------------------------------------------------------------------------------------------
 
 
