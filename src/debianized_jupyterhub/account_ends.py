@@ -25,13 +25,20 @@ PENDING = 180  # seconds for a server that is just being started or stopped
 AT_A_TIME = 100  # accounts in one question
 PATIENCE = 30  # seconds for its answer
 
+
+class Facts(orm.JSONDict):
+    """Identity.facts() as JSON."""
+
+    cache_ok = True  # else SQLAlchemy warns in the journal
+
+
 # JupyterHub makes it at its start, and removes a row with its user.
 KEPT = Table(
     "debianized_accounts",
     orm.Base.metadata,
     Column("user_id", ForeignKey("users.id", ondelete="CASCADE"), primary_key=True),
     Column("machine", Unicode(64), nullable=False),  # identity.of_machine()
-    Column("facts", orm.JSONDict, nullable=False),  # Identity.facts(), {} for an account that is gone
+    Column("facts", Facts, nullable=False),  # {} for an account that is gone
 )
 
 

@@ -126,8 +126,10 @@ def check() -> None:
     if code:
         named = ", ".join(layers.versions(layer, layers.suspects(layer)))
         wrong.append(f"the kernel does not start with {named or 'your packages'}: {said[-1] if said else f'exit code {code}'}")
-    wrong += [f"{other}: packages of Python {other.name[2:]}, which notebooks no longer use: jupyterhub-packages rebuild" for other in others()]
-    left = [*leftovers.environments(Path(jupyter_data_dir(), "kernels")), *leftovers.libraries(Path.home())]
+    kept = [other for other in others() if lacking(layer, other)]
+    wrong += [f"{other}: packages of Python {other.name[2:]}, which notebooks no longer use: jupyterhub-packages rebuild" for other in kept]
+    left = [f"{other}: packages of Python {other.name[2:]}, which are installed anew: rm -r {other}" for other in others() if other not in kept]
+    left += [*leftovers.environments(Path(jupyter_data_dir(), "kernels")), *leftovers.libraries(Path.home())]
     for line in (*wrong, *left):
         click.echo(line)
     if wrong:
@@ -157,6 +159,13 @@ def reset(everything: bool, yes: bool) -> None:
     click.echo(f"{len(found)} packages removed; to have some again: pip install {' '.join(f'{each.name}=={each.version}' for each in found if each.asked_for)}")
 
 
+def lacking(layer: Path, other: Path) -> list[Package]:
+    """Return the packages that were asked for in the layer of another Python, or all where nobody noted that, and are not in `layer`."""
+    there = {package.name for package in installed(layer)}
+    packages = installed(other)
+    return [package for package in [each for each in packages if each.asked_for] or packages if package.name not in there]
+
+
 def wanted(packages: Iterable[Package], newest: bool) -> list[str]:
     """Return what pip is to install (list of str) to have the packages that were asked for again, or all, where nobody noted that."""
     packages = list(packages)
@@ -182,8 +191,8 @@ def install(layer: Path, names: list[str]) -> None:
 def rebuild(newest: bool) -> None:
     """Install your packages anew: after an upgrade of the machine's Python, or to clean up. If that fails, all stays as it was."""
     layer = layer_or_fail()
-    source = layer if installed(layer) else next(reversed(others()), layer)
-    names = wanted(installed(source), newest)
+    before = others()[-1:]
+    names = wanted(installed(layer), newest) + wanted([package for other in before for package in lacking(layer, other)], newest)
     if not names:
         raise Failure("you have no packages")
     with alone():
@@ -197,8 +206,8 @@ def rebuild(newest: bool) -> None:
             kept.rename(layer)
             raise
         shutil.rmtree(kept)
-    rest = f"; {source} is no longer needed: rm -r it" if source != layer else ""
-    click.echo(f"installed anew: {' '.join(names)}{rest}")
+    rest = [f"; {other} is no longer needed: rm -r it" for other in before]
+    click.echo(f"installed anew: {' '.join(names)}{''.join(rest)}")
 
 
 @main.command()

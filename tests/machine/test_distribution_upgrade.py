@@ -142,7 +142,8 @@ def test_environment_and_library_of_before_are_named_and_made_anew(upgraded):
         alice.kernel("work")
     assert "/home/alice/venvs/work is an environment of Python 3.11, and this machine has Python 3.13." in error.value.text
     check = upgraded.run("jupyterhub-packages", "check", user="alice", check=False)
-    environment, library = check.stdout.splitlines()
+    layer, environment, library = check.stdout.splitlines()
+    assert "packages of Python 3.11, which are installed anew: rm -r " in layer
     for line in (environment, library):
         upgraded.sh(f"cd; {line.split(': ', 2)[2]}", user="alice", timeout=180)
     assert upgraded.sh("~/venvs/work/bin/python -c 'import answer; print(answer.value)'", user="alice") == "42"

@@ -229,8 +229,12 @@ def test_rebuild_after_a_change_of_python(machine, alice, clean, kernel, layer):
     machine.sh(f"mv {layer} {older}; cd {older}/lib; mv python3.* python3.1")
     assert "see jupyterhub-packages rebuild" in machine.run(COMMAND, "list", user="alice").stdout
     assert "which notebooks no longer use: jupyterhub-packages rebuild" in machine.run(COMMAND, "check", user="alice", check=False).stdout
-    assert "installed anew: answer==1.0" in machine.run(COMMAND, "rebuild", user="alice").stdout
-    assert alice.run_cell("import answer; answer.value") == "42"
+    alice.run_cell("%pip install large==1.0")  # the first thing that somebody does who has not read this
+    assert "installed anew: large==1.0 answer==1.0" in machine.run(COMMAND, "rebuild", user="alice").stdout
+    assert alice.run_cell("import answer, large; answer.value") == "42"
+    assert f"which are installed anew: rm -r {older}" in machine.run(COMMAND, "check", user="alice", check=False).stdout
+    machine.sh(f"rm -r {older}")
+    assert machine.run(COMMAND, "check", user="alice").stdout == "all of your packages fit\n"
 
 
 def test_rebuild_that_fails_changes_nothing(machine, alice, clean, kernel):
