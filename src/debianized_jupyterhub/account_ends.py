@@ -15,7 +15,7 @@ from jupyterhub.spawner import SpawnException
 from jupyterhub.utils import maybe_future
 from sqlalchemy import Column, ForeignKey, Table, Unicode, select
 
-from . import record
+from . import record, user_logins
 from .identity import Identity, of_machine
 from .login_check import LoginCheckError, ask
 from .standing import Standing, Standings
@@ -55,6 +55,14 @@ async def stop_server(hub: Any, spawner: Any, by: record.Actor) -> None:
         log.exception("Cannot stop %s", spawner._log_name)
     finally:
         spawner._stop_pending = False
+
+
+async def forget_password(authenticator: Any, user: orm.User) -> None:
+    """Forget a password that the authenticator keeps itself: it is that of the one before."""
+    # It would also take the name out of the site's settings.
+    allowed = set(authenticator.allowed_users)
+    await maybe_future(authenticator.delete_user(user))
+    authenticator.allowed_users = allowed
 
 
 class Accounts:
@@ -120,7 +128,7 @@ class Accounts:
         tokens = len(user.api_tokens)
         self._forget(user, [*ending, besides])
         if was:  # else nobody has ever come by that account, and a sign-up may wait for it
-            await self._forget_password(user)
+            await forget_password(self._hub.authenticator, user)
         self._keep(user, now)
         if was or tokens or ending:
             servers = f", {len(ending)} running server(s)" if ending else ""
@@ -137,7 +145,6 @@ class Accounts:
         codes = db.query(orm.OAuthCode).filter_by(user_id=user.id)
         for row in [*user.api_tokens, *codes, *user.shares, *user.share_codes, *user.shared_with_me]:
             db.delete(row)
-        user.cookie_id = orm.new_token()
         user.admin, user.groups, user.roles = False, [], [orm.Role.find(db, "user")]
         user.encrypted_auth_state = user.user_info = None
         in_use = [spawner.name for spawner in besides if spawner]
@@ -145,15 +152,7 @@ class Accounts:
             if name not in in_use:
                 spawners.pop(name, None)
                 db.delete(spawner)
-        db.commit()
-
-    async def _forget_password(self, user: orm.User) -> None:
-        """Forget a password that the authenticator keeps itself: it is that of the one before."""
-        # It would also take the name out of the site's settings.
-        authenticator = self._hub.authenticator
-        allowed = set(authenticator.allowed_users)
-        await maybe_future(authenticator.delete_user(user))
-        authenticator.allowed_users = allowed
+        user_logins.forget(db, user)
 
     async def _stop(self, spawners: list[Any], reason: str) -> None:
         async def stop(spawner: Any) -> None:

@@ -40,6 +40,7 @@ from .incoming import Application
 from .paths import CTL_FILE, DEFAULTS, HUB_SOCKET
 from .record import recorded
 from .spawner import GateSpawner, remove_stale_sockets
+from .user_pages import AccountsHandler, LogoutEverywhere, with_logins
 
 
 class Formatter(journal.Prioritized, CoroutineLogFormatter):
@@ -188,9 +189,11 @@ class Hub(JupyterHub):
 
     def init_handlers(self) -> None:
         super().init_handlers()
-        for ours in (hardened, noted, closed_while_offline, recorded, ending_when_idle, outage.outspoken):
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "logout-everywhere"), LogoutEverywhere))
+        for ours in (hardened, noted, closed_while_offline, with_logins, recorded, ending_when_idle, outage.outspoken):
             self.handlers = [(pattern, ours(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/accounts"), AccountsHandler))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

@@ -9,10 +9,10 @@ from jupyterhub.apihandlers import APIHandler
 from jupyterhub.apihandlers.users import UserAPIHandler, UserListAPIHandler, UserTokenListAPIHandler
 from jupyterhub.handlers import LogoutHandler
 from jupyterhub.scopes import needs_scope
-from jupyterhub.utils import new_token
 from tornado import web
 from tornado.httputil import HTTPHeaders
 
+from . import user_logins
 from .authenticator import SudoersPAMAuthenticator
 from .handlers import in_place_of
 from .logins import WrongLogins
@@ -65,8 +65,7 @@ class Logout(Hardened, LogoutHandler):
         super()._backend_logout_cleanup(name)
         user = self.find_user(name)
         if user is not None:
-            user.orm_user.cookie_id = new_token()
-            self.db.commit()
+            user_logins.forget(self.db, user.orm_user)
 
 
 class Tokens(Hardened, UserTokenListAPIHandler):

@@ -7,6 +7,7 @@ CONFIG = "/etc/jupyterhub"
 DEFAULTS = "/etc/default/jupyterhub"  # a shell file
 PROXY_ENV = f"{CONFIG}/proxy.env"  # written by src/libexec/proxy-secret
 SUDOERS = "/etc/sudoers.d/jupyterhub"
+USER_RULES = "/etc/sudoers.d/zzz-jupyterhub-users"  # by jupyterhub-ctl; sudo reads it last: ctl/sudoers.py
 LOGIN_SERVICE, SESSION_SERVICE = "jupyterhub", "jupyterhub-sudospawner"  # in /etc/pam.d: for passwords; for sudo, which opens sessions
 
 STATE = "/var/opt/jupyterhub"

@@ -107,7 +107,7 @@ def test_stop_says_whether_the_process_has_ended(sleeper, mediated, number, aliv
     ("script", "allowed", "reason"),
     [
         ("exit 0", True, None),
-        ("exit 1", False, "JUPYTER_USERS in /etc/sudoers.d/jupyterhub does not admit the account"),
+        ("exit 1", False, "JUPYTER_USERS in /etc/sudoers.d/jupyterhub does not admit the account, or `jupyterhub-ctl user` has denied or locked it"),
         ("echo 'sudo: unknown user alice' >&2; echo ' sudo: sorry' >&2; exit 1", False, "sudo: unknown user alice / sudo: sorry"),
     ],
 )

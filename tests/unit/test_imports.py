@@ -9,10 +9,10 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "src/debianized_jupyterh
 LEVELS = (
     {"ctl"},
     {"ctl.verify"},
-    {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub", "ctl.processes"},
+    {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub", "ctl.processes", "ctl.sudoers"},
     {"authenticators"},
     {"app", "culler", "keeper", "preflight", "server_settings", "settings_check"},
-    {"account_ends", "authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner"},
+    {"account_ends", "authenticator", "endings", "handlers", "hardened", "idle", "notices", "outage", "record", "spawner", "user_logins", "user_pages"},
     {"services"},
     {"standing"},
     {"archive", "as_hub", "contents", "culling", "database", "defaults", "gate", "http_server", "kernels", "languages", "login_check", "packages", "ports"},

@@ -14,6 +14,8 @@ COMMANDS = {
     "status": "status",
     "sessions": "sessions",
     "stop": "sessions",
+    "user": "users",
+    "logs": "logs",
     "logins": "logins",
     "message": "notices",
     "offline": "notices",

@@ -52,6 +52,7 @@ from ..paths import (
     SESSION_SERVICE,
     STATE,
     SUDOERS,
+    USER_RULES,
 )
 from . import check_config
 from .command import stdout_of
@@ -75,7 +76,7 @@ OWN = "own.json"  # beside what is unpacked: the places where root puts it
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
 # What is saved besides the database and the cookie secret.
-PLACES = [CONFIG, DEFAULTS, SUDOERS, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}"]
+PLACES = [CONFIG, DEFAULTS, SUDOERS, USER_RULES, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}"]
 OF_THE_PROXY = [PROXY_ENV, DEFAULTS]  # what it is started with
 SYSTEMD = os.path.isdir("/run/systemd/system")
 

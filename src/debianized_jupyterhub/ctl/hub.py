@@ -76,6 +76,19 @@ class Hub:
                 raise
             return None
 
+    def accounts(self) -> list[dict[str, Any]]:
+        """Return what the hub has of all users, in short (list of dict): user_pages.py."""
+        return self.request("GET", "/accounts")[1]
+
+    def account(self, name: str) -> dict[str, Any] | None:
+        """Return all that the hub has of one user (dict), None for one that it does not know."""
+        try:
+            return self.request("GET", "/accounts", of=name)[1]
+        except HubRefused as refusal:
+            if refusal.status != 404:
+                raise
+            return None
+
 
 def _access() -> dict[str, str]:
     """Return what the running hub has written down for us (dict); raise HubDown."""

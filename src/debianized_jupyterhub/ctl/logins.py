@@ -4,13 +4,14 @@ import click
 
 from .common import show
 from .hub import Hub
+from .names import complete
 from .sessions import span
 
 COLUMNS = {"account": "account", "address": "address", "wrong": "wrong", "wait": "wait"}
 
 
 @click.command()
-@click.option("--lift", metavar="NAME", help="Forget the wrong logins of an account or an address.")
+@click.option("--lift", metavar="NAME", shell_complete=complete, help="Forget the wrong logins of an account or an address.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, times in seconds.")
 def logins(lift: str | None, as_json: bool) -> None:
     """List the wrong logins of the last minutes, for each account and each address.

@@ -23,6 +23,7 @@ from ..paths import (
     SESSION_SERVICE,
     STATE,
     SUDOERS,
+    USER_RULES,
 )
 from .check_config import hub_environment
 from .command import output
@@ -32,7 +33,7 @@ from .verify import results
 from .verify.services import configuration_read
 
 # Of configuration all that is text; of the hub's state and homes nothing.
-FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}", SUDOERS)
+FILES = (DEFAULTS, CONFIG, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}", SUDOERS, USER_RULES)
 IDENTIFIERS = ("jupyterhub-launcher", "jupyterhub-spawner", "jupyterhub-singleuser")
 # systemd's words about the units, what they say themselves, what others do for them.
 JOURNAL = " + ".join(

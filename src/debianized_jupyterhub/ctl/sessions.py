@@ -14,6 +14,7 @@ import click
 from ..paths import TREES
 from .common import Failure, NoServer, NoSuchUser, show
 from .hub import Hub, HubRefused
+from .names import complete
 from .processes import processes, session_of
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -187,7 +188,7 @@ def end_all(hub: Hub, timeout: int) -> None:
 
 
 @click.command()
-@click.argument("user", required=False)
+@click.argument("user", required=False, shell_complete=complete)
 @click.option("--server", "name", default="", help="A named server of the user; the default one without this.")
 @click.option("--all", "everybody", is_flag=True, help="Stop the servers of all users.")
 @click.option("--timeout", default=30, show_default=True, help="Seconds to wait for the end of each.")

@@ -30,9 +30,9 @@ from ... import accounts
 from ...server_settings import IPYTHON
 from ..command import output
 from ..common import NoSuchUser
+from ..sudoers import MEDIATOR
 from . import people, public
 from .check import FAILED, PASSED, SKIPPED, WARNING, Finding, Result, end_children, within
-from .rights import MEDIATOR
 from .services import public_address, setting
 
 if TYPE_CHECKING:

@@ -28,11 +28,12 @@ from ...paths import (
     VENV,
 )
 from ..command import one_line, output
+from ..sudoers import MEDIATOR
+from ..sudoers import ask as ask_sudo
 from .check import Failed, Findings, Warned, check, once, properties
 
 TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
 HASHES = "who takes over the hub reads the password hashes of all local accounts"
-MEDIATOR = f"{LIBEXEC}/sudospawner"
 CONFMISS = "apt-get install --reinstall -o Dpkg::Options::=--force-confmiss jupyterhub"
 
 # In the hub's folder its account may put a link in the file's place at any time: root must not follow one.
@@ -194,12 +195,6 @@ def as_login(*command: str) -> list[str]:
     return ["setpriv", f"--reuid={LOGIN}", f"--regid={LOGIN}", f"--groups={groups}", "--inh-caps=-all", "--no-new-privs", "--", *command]
 
 
-def _sudo(*arguments: str) -> tuple[int, str]:
-    """Ask sudo as the hub's account; return (exit code, words)."""
-    become = ["setpriv", f"--reuid={ACCOUNT}", f"--regid={ACCOUNT}", "--init-groups", "--"]
-    return output(*become, "sudo", "-n", *arguments)
-
-
 def _candidates() -> Iterator[str]:
     """Yield local people (str), members of `users` first: for them sudo is asked."""
     try:
@@ -213,7 +208,7 @@ def _candidates() -> Iterator[str]:
 @functools.cache
 def admitted(most: int) -> list[str]:
     """Return the first people (list of str) whom sudo lets the hub start a server for, not more than `most`; twenty are asked about."""
-    asked = ((name, _sudo("-l", "-u", name, "--", MEDIATOR)[0]) for name in list(_candidates())[:20])
+    asked = ((name, ask_sudo("-l", "-u", name, "--", MEDIATOR)[0]) for name in list(_candidates())[:20])
     return list(itertools.islice((name for name, code in asked if code == 0), most))
 
 
@@ -248,13 +243,13 @@ def _require_rule() -> None:
 
 def _require_no_more() -> None:
     """Raise Failed where sudo lets the hub do more than start notebook servers of users."""
-    if _sudo("-l", "/bin/sh")[0] == 0:
+    if ask_sudo("-l", "/bin/sh")[0] == 0:
         raise Failed(
             f"sudo lets {ACCOUNT} run other commands as root",
             "who takes over the hub takes over the machine",
             f"sudo -l -U {ACCOUNT} lists them; take the rule away with visudo",
         )
-    if _sudo("-l", "-u", "root", "--", MEDIATOR)[0] == 0:
+    if ask_sudo("-l", "-u", "root", "--", MEDIATOR)[0] == 0:
         raise Failed("JUPYTER_USERS admits root", "who takes over the hub takes over the machine", f"visudo {SUDOERS}: name users and groups, never ALL")
 
 

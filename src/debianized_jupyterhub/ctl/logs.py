@@ -1,0 +1,85 @@
+"""jupyterhub-ctl logs: what the journal has about one user."""
+
+import contextlib
+import json
+import pwd
+import re
+import subprocess
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+
+import click
+
+from .. import accounts, units
+from ..journal import plain
+from .common import Failure, NoSuchUser, require_root
+from .names import complete
+from .sudoers import require_name
+
+SERVER, GATE = "jupyterhub-singleuser", "jupyterhub-spawner"
+FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,_PID,JUPYTERHUB_USER,JUPYTERHUB_BY"
+
+
+@click.command()
+@click.argument("name", shell_complete=complete)
+@click.option("--since", default="-24h", show_default=True, help="From when on, as journalctl(1) takes it.")
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until Ctrl-C.")
+def logs(name: str, since: str, follow: bool) -> None:
+    """Show what NAME's notebook servers have said, and what the hub has about NAME: logins, refusals, starts, stops.
+
+    Requests that went well are left out: `journalctl -t jupyterhub-singleuser _UID=...` has them.
+    """
+    require_root()
+    require_name(name)
+    uid = None
+    with contextlib.suppress(KeyError):
+        uid = pwd.getpwnam(name).pw_uid
+    found = False
+    for entry in _entries(uid, since, follow):
+        if text := _line(entry, name):
+            found = True
+            click.echo(text)
+    if not found and uid is None:
+        raise NoSuchUser(f"{name}: the system knows no such account, and the journal has nothing about it since {since}: try --since=-30d")
+    if not found:
+        click.echo(f"jupyterhub-ctl: nothing about {name} since {since}", err=True)
+
+
+def _entries(uid: int | None, since: str, follow: bool) -> Iterator[dict[str, Any]]:
+    """Yield the entries (dict) of servers of that uid, of the hub and of the gate to sudo. Raises Failure."""
+    matches = [f"_SYSTEMD_UNIT={units.HUB}", "+", f"SYSLOG_IDENTIFIER={GATE}", f"_UID={_hubs_uid()}"]
+    if uid is not None:
+        matches += ["+", f"SYSLOG_IDENTIFIER={SERVER}", f"_UID={uid}"]
+    more = ["--follow", "--no-tail"] if follow else []
+    command = ["journalctl", "--quiet", "--output=json", f"--output-fields={FIELDS}", "--priority=info", f"--since={since}", *more, *matches]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout and process.stderr
+        for line in process.stdout:
+            yield json.loads(line)
+        said = process.stderr.read().strip()
+    if process.returncode:
+        raise Failure(f"journalctl: {said or f'exit code {process.returncode}'}")
+
+
+def _hubs_uid() -> int:
+    try:
+        return pwd.getpwnam(accounts.HUB).pw_uid
+    except KeyError:
+        raise Failure(f"there is no account {accounts.HUB}: `dpkg-reconfigure jupyterhub` makes it") from None
+
+
+def _line(entry: dict[str, Any], name: str) -> str:
+    """Return an entry as a line, "" for one of the hub's about somebody else. Nothing in it acts on a terminal."""
+    said = entry.get("MESSAGE") or ""
+    text = said if isinstance(said, str) else bytes(said).decode(errors="replace")  # journalctl's form for what cannot be printed
+    source = entry.get("SYSLOG_IDENTIFIER") or ""
+    if source != SERVER or entry.get("_SYSTEMD_UNIT") == units.HUB:
+        whose = name in (entry.get("JUPYTERHUB_USER"), entry.get("JUPYTERHUB_BY"))
+        if not whose and not re.search(rf"(?<![\w.@\\-]){re.escape(name)}(?![\w-]|\.\w)", text):
+            return ""
+        source = "gate" if source == GATE else "hub"
+    else:
+        source = "server"
+    when = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6).astimezone()
+    return "\n".join(f"{when:%Y-%m-%d %H:%M:%S} {source}[{entry.get('_PID', '-')}]: {plain(line)}" for line in text.splitlines())
