@@ -28,7 +28,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
-from . import culling, journal, outage, ports, services, watchdog
+from . import culling, journal, outage, ports, services, state, watchdog
 from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
 from .endings import noted
@@ -52,6 +52,7 @@ class Hub(JupyterHub):
 
     _log_formatter_cls = Formatter if journal.takes_errors() else CoroutineLogFormatter
     _servers: tuple[HubServer, ...] = ()
+    last_error = journal.LastError()
 
     # Settings of JupyterHub's that are added to here.
     db_kwargs: dict[str, Any]
@@ -141,14 +142,17 @@ class Hub(JupyterHub):
         return True
 
     async def shutdown_cancel_tasks(self, sig: signal.Signals | None = None) -> None:
+        state.enter(state.STOPPED, "The hub is stopping.")
         await asyncio.gather(*(server.drain() for server in self._servers))
         await super().shutdown_cancel_tasks(sig)
 
     async def initialize(self, *arguments: Any, **options: Any) -> None:
+        self.log.addFilter(self.last_error)
         with outage.explained(self):
             await super().initialize(*arguments, **options)
 
     def init_db(self) -> None:
+        self.lookout = outage.Lookout(self)
         self.db_kwargs = outage.with_deadlines(self.db_url, self.db_kwargs)
         outage.wait_for(self.db_url, self.db_kwargs, self.log)
         super().init_db()
@@ -157,13 +161,14 @@ class Hub(JupyterHub):
         with outage.explained(self):
             await super().start()
         remove_stale_sockets(self.db)
-        self._alive = watchdog.watch()
         culler = Culler(self)
         self._again_and_again("culler", culler.look, culler.interval)
         if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:
             self._again_and_again("accounts", self.authenticator.look_at_accounts, self.authenticator.account_interval)
         gc.freeze()  # what was made until now is there to stay
         gc.enable()
+        self._alive = watchdog.watch()
+        state.ready("READY=1")
 
     def _again_and_again(self, name: str, look: Callable[[], Coroutine], seconds: int) -> None:
         """Have `look` called each so many `seconds`, until the hub ends; while the database is away, the next time will do."""
@@ -195,5 +200,6 @@ class Hub(JupyterHub):
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/accounts"), AccountsHandler))
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "ready"), hardened(outage.Ready)))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

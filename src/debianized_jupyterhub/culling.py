@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from .durations import NEVER, seconds, setting
-from .paths import DEFAULTS
+from .settings import place_of
 
 IDLE, GROUPS, AGE = "JUPYTERHUB_CULL_IDLE", "JUPYTERHUB_CULL_IDLE_GROUPS", "JUPYTERHUB_CULL_MAX_AGE"
 NOTICE = 300  # seconds before the end at which open pages say so
@@ -49,7 +49,7 @@ def _groups() -> dict[str, int]:
                 raise ValueError("is not of the form GROUP=TIME, with blanks between them (staff=3d guests=2h)")
             found[name] = NEVER if text == "never" else seconds(text)
         except ValueError as error:
-            raise SystemExit(f"{GROUPS} in {DEFAULTS}: {entry} {error}") from None
+            raise SystemExit(f"{GROUPS} in {place_of(GROUPS)}: {entry} {error}") from None
     return found
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from . import culling, durations
-from .paths import CONFIG, DEFAULTS, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
+from .paths import CONFIG, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
+from .settings import place_of
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -82,7 +83,7 @@ def _apply_settings(c: Config) -> None:
     culling.limits()
     durations.login_idle()
     if _text("JUPYTERHUB_PERSONAL_PACKAGES").lower() not in ("", "true", "false"):
-        raise SystemExit(f"JUPYTERHUB_PERSONAL_PACKAGES in {DEFAULTS}: write true or false")
+        raise SystemExit(f"JUPYTERHUB_PERSONAL_PACKAGES in {place_of('JUPYTERHUB_PERSONAL_PACKAGES')}: write true or false")
     if users := _names("JUPYTERHUB_ADMIN_USERS", "an account"):
         c.Authenticator.admin_users = users
     if groups := _names("JUPYTERHUB_ADMIN_GROUPS", "a group"):
@@ -95,7 +96,7 @@ def _text(setting: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise SystemExit(f"{setting} in {DEFAULTS} is not in UTF-8: save the file so") from None
+        raise SystemExit(f"{setting} in {place_of(setting)} is not in UTF-8: save the file so") from None
     return text
 
 
@@ -104,7 +105,8 @@ def _names(setting: str, what: str) -> set[str]:
     names = set(filter(None, re.split(r"[\s,]+", _text(setting))))
     for name in names:
         if not re.fullmatch(r"[\w.@+-]+\$?", name):
-            raise SystemExit(f"{setting} in {DEFAULTS}: {name} is not a valid name of {what}. Write plain names with spaces between them; groups without %")
+            advice = "Write plain names with spaces between them; groups without %"
+            raise SystemExit(f"{setting} in {place_of(setting)}: {name} is not a valid name of {what}. {advice}")
     return names
 
 

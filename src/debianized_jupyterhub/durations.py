@@ -3,7 +3,7 @@
 import os
 import re
 
-from .paths import DEFAULTS
+from .settings import place_of
 
 NEVER = 0
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -22,7 +22,7 @@ def setting(name: str) -> int:
     try:
         return seconds(text) if text else NEVER
     except ValueError as error:
-        raise SystemExit(f"{name}={text} in {DEFAULTS} {error}, or leave it empty") from None
+        raise SystemExit(f"{name}={text} in {place_of(name)} {error}, or leave it empty") from None
 
 
 def login_idle() -> int:

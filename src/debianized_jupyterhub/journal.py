@@ -68,6 +68,20 @@ class Prioritized(logging.Formatter):
         return prioritized(super().format(record), LESS.get((record.funcName or "", record.levelno), record.levelno))
 
 
+class LastError(logging.Filter):
+    """Remembers the last error that is logged, one line in `text`, and lets all records through."""
+
+    text = ""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return True."""
+        if record.levelno >= logging.ERROR:
+            error = record.exc_info[1] if record.exc_info else None
+            said = f"{type(error).__name__}: {error}" if error else ""
+            self.text = " ".join(f"{record.getMessage()} {said}".split())
+        return True
+
+
 def shortened(user: str) -> str:
     """Return a name for the log: not in full what may be a password in the wrong field."""
     return user if len(user) <= 32 else f"{user[:16]}...({len(user)} characters)"

@@ -5,12 +5,14 @@ import contextlib
 import errno
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-from . import accounts, journal, units
+from . import accounts, journal, state, units
 from .paths import AWAY_PAGE, HUB_SOCKET, KEEPER_SOCKET
 from .ports import FIRST_FD, SERVICE, TAKER, Address, Refused, numeric, resolved
 from .sockets import credentials, listeners, notify
@@ -19,6 +21,7 @@ BACKLOG = 4096  # connections that wait while a service restarts; the kernel's n
 PATIENCE = 0.02  # seconds between two tries to bind a port that somebody else has
 OPEN_TO_ALL = 1024  # ports from here on can be bound without rights: capabilities(7), CAP_NET_BIND_SERVICE
 SILENCE = 5  # seconds in which a request must have come
+REASON = 200  # characters
 
 
 class Taken(Refused):
@@ -91,6 +94,12 @@ def is_left_over(address: Address) -> bool:
         return probe.connect_ex(address) == 0
 
 
+def asked_for(head: bytes) -> str:
+    """Return "health" or "ready" where a request (its header) is for that address of the hub, below whatever path; "" for all others."""
+    found = re.match(rb"(?:GET|HEAD) ((?:/[^/ ?]+)*)/hub/(health|ready)[ ?]", head)
+    return found[2].decode() if found and not re.search(rb"/(user|services)(/|$)", found[1]) else ""
+
+
 class Keeper:
     """Holds the sockets; `answering` has the servers that answer in place of a service that is away."""
 
@@ -102,6 +111,7 @@ class Keeper:
         self.answering: dict[str, asyncio.Server] = {}
         self.given: set[str] = set()  # to a service that has not said since that it has ended
         self.complained: set[str] = set()
+        self.states: dict[str, dict[str, str]] = {}  # by account: what /hub/ready says in place of a service
         self.lock = asyncio.Lock()  # one change at a time: nobody answers beside the service that has just come
 
     async def run(self) -> None:
@@ -194,21 +204,31 @@ class Keeper:
         """Answer in place of the service, at a socket that is open."""
         if name not in self.answering:
             # A copy: asyncio closes what it was given.
-            self.answering[name] = await asyncio.start_server(self._say_away, sock=self.sockets[name].dup(), backlog=BACKLOG)
+            self.answering[name] = await asyncio.start_server(partial(self._say_away, name), sock=self.sockets[name].dup(), backlog=BACKLOG)
 
     def _serve_no_more(self, name: str) -> None:
         if server := self.answering.pop(name, None):
             server.close()
 
-    async def _say_away(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _say_away(self, name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             async with asyncio.timeout(SILENCE):
-                await reader.readuntil(b"\r\n\r\n")
-                page = Path(AWAY_PAGE).read_bytes()
-                head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {len(page)}\r\n"
-                writer.write(head.encode() + b"Retry-After: 5\r\nConnection: close\r\n\r\n" + page)
+                request = await reader.readuntil(b"\r\n\r\n")
+                status, kind, body = self._answer(name, request)
+                head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                writer.write(head.encode() + (b"" if request.startswith(b"HEAD ") else body))
                 await writer.drain()
         writer.close()
+
+    def _answer(self, name: str, request: bytes) -> tuple[str, str, bytes]:
+        """Return status (with a further header), type and body of the answer to a request at the socket `name`."""
+        away = "503 Service Unavailable\r\nRetry-After: 5"
+        match asked_for(request), name:
+            case "health", "front":  # which the proxy alone reaches: notebooks can be reached through it
+                return "200 OK", "text/html; charset=utf-8", b""
+            case "ready", "front" | "api":
+                return away, "application/json", json.dumps(self.states.get(TAKER[name], {"state": state.STOPPED, "reason": "The hub does not run."})).encode()
+        return away, "text/html; charset=utf-8", Path(AWAY_PAGE).read_bytes()
 
     # Requests
 
@@ -246,6 +266,9 @@ class Keeper:
                 self._serve_no_more(name)
                 return listener
             case "left":
+                self.states.pop(account, None)
+                if "state" in request:
+                    self.states[account] = {key: journal.plain(str(request[key])[:REASON]) for key in ("state", "reason")}
                 for name in theirs:
                     self.given.discard(name)
                     if name in self.wanted and name not in self.sockets:

@@ -1,9 +1,15 @@
-"""A database that cannot be used for a while: requests say so, in users' words and with a status that says "later", and the hub's start waits for it."""
+"""A database that cannot be used for a while: requests say so, in users' words and with a status that says "later", and the hub's start waits for it.
 
+The hub is degraded meanwhile (state.py).
+"""
+
+import asyncio
 import contextlib
 import errno
 import functools
+import json
 import logging
+import math
 import os
 import tempfile
 import time
@@ -16,16 +22,16 @@ from jupyterhub.handlers.pages import HealthCheckHandler
 from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
 from tornado import web
 
-from . import ports
+from . import ports, state
 from .database import in_short, sqlite_file
 from .handlers import in_place_of
 from .paths import STATE
-from .sockets import notify
 
 # libpq's, in seconds but for the last, milliseconds: a machine that has vanished is noticed before systemd takes the hub for one that hangs (WatchdogSec=30).
 # Source: PostgreSQL's documentation, "Parameter Key Words".
 DEADLINES = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
-PAUSE = 2  # seconds between two tries of a start that waits
+PAUSE = 2  # seconds between two tries of a start that waits, or of a hub that is degraded
+PATIENCE = 30  # seconds after which systemd, and with it `systemctl start`, apt and the machine's boot, no longer wait for a start that waits
 REMINDER = 300  # seconds after which the journal says again what has not changed
 # What PostgreSQL says to a client that is right and too early; its other refusals ("FATAL") last until somebody changes something.
 PASSING = ("starting up", "shutting down", "too many clients", "in recovery mode", "not yet accepting", "remaining connection slots")
@@ -75,52 +81,62 @@ def with_deadlines(url: str, settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "connect_args": {**ours, **settings.get("connect_args", {})}}
 
 
-def _try(url: str, settings: dict[str, Any]) -> None:
-    """Use the database as the hub's start does: SQLite's is locked, and there is room beside it. Raises SQLAlchemyError, OSError."""
+def look(url: str, engine: sqlalchemy.Engine) -> Trouble | None:
+    """Use the database as the hub's start does, SQLite's is locked, and there is room beside it; return what is in the way.
+
+    None where nothing is, or what JupyterHub itself knows to say. May take seconds.
+    """
     path = sqlite_file(url)
-    if path and not os.path.isfile(path):
-        return
-    if path:
-        with tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=0) as attempt:
-            attempt.write(bytes(ROOM))
-    engine = sqlalchemy.create_engine(url, **settings)
+    if not path and engine.dialect.name == "sqlite":  # in memory; its one connection is in use
+        return None
     try:
+        if path and not os.path.isfile(path):
+            return None
+        if path:
+            with tempfile.TemporaryFile(dir=os.path.dirname(path), buffering=0) as attempt:
+                attempt.write(bytes(ROOM))
         with engine.connect() as connection:
-            if path:
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-    finally:
-        engine.dispose()
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if path else "SELECT 1")
+    except (SQLAlchemyError, OSError) as error:
+        return trouble(error, url)
+    return None
 
 
 def wait_for(url: str, settings: dict[str, Any], log: logging.Logger) -> None:
     """Return once the database at `url` can be used; meanwhile systemd and the journal hear what is in the way, and visitors get the page that the hub is away.
 
+    systemd takes the hub for started after PATIENCE.
     Raises SystemExit, after a line for the journal, where waiting does not help.
     """
-    told = 0.0
-    while True:
-        try:
-            _try(url, settings)
-        except (SQLAlchemyError, OSError) as error:
-            found = trouble(error, url)
-            if found is None:  # JupyterHub itself knows what to do or to say
-                return
-            if not found.passes:
-                log.critical("%s", found.line)
-                raise SystemExit(1) from None
-            if not told:
-                with contextlib.suppress(OSError, ports.Refused):
-                    ports.ask(action="left", waits=False)
-            if not told or time.monotonic() - told > REMINDER:
-                told = time.monotonic()
-                log.error("Waiting: %s", found.line)
-            notify(f"STATUS=Waiting: {found.line}\nWATCHDOG=1", wait=False)
-            time.sleep(PAUSE)
-        else:
-            if told:
-                log.warning("The database can be used")
-                notify("STATUS=", wait=False)
-            return
+    try:
+        engine = sqlalchemy.create_engine(url, **settings)
+    except SQLAlchemyError:
+        return
+    begun, told, more = time.monotonic(), 0.0, ["WATCHDOG=1"]
+    while found := look(url, engine):
+        if not found.passes:
+            raise _failed(found, log)
+        if not told:
+            with contextlib.suppress(OSError, ports.Refused):
+                ports.ask(action="left", waits=False, state=state.DEGRADED, reason=found.words)
+        if not told or time.monotonic() - told > REMINDER:
+            told = time.monotonic()
+            log.error("Waiting: %s", found.line)
+        if time.monotonic() - begun > PATIENCE:
+            more = ["WATCHDOG=1", "READY=1"]
+        state.enter(state.DEGRADED, found.words, found.line, *more)
+        time.sleep(PAUSE)
+    engine.dispose()
+    if told:
+        log.warning("The database can be used")
+        state.enter(state.STARTING, state.IS_STARTING)
+
+
+def _failed(found: Trouble, log: logging.Logger) -> SystemExit:
+    """Return what ends the hub, after a line for the journal and systemd."""
+    log.critical("%s", found.line)
+    state.fail(found.words, found.line)
+    return SystemExit(1)
 
 
 @contextlib.contextmanager
@@ -132,15 +148,66 @@ def explained(app: Any) -> Iterator[None]:
         found = trouble(error, app.db_url)
         if found is None:
             raise
-        app.log.critical("%s", found.line)
-        app.exit(1)
+        raise _failed(found, app.log) from None
+
+
+class Lookout:
+    """Looks at the database of a hub that runs (`app`): every PAUSE seconds while the hub is degraded, else when somebody asks for it."""
+
+    LATELY = 5  # seconds for which a look counts
+    ANSWER = 2  # seconds in which one ends, or the database does not answer
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._seen = -math.inf
+        self._looking: asyncio.Task | None = None
+        self._waiting: asyncio.Task | None = None
+
+    def alarm(self, found: Trouble) -> None:
+        """Let the hub be degraded because of `found` until a look goes well."""
+        if state.now().name == state.STOPPED:
+            return
+        state.enter(state.DEGRADED, found.words, found.line)
+        if self._waiting is None or self._waiting.done():
+            self._waiting = asyncio.ensure_future(self._until_usable())
+
+    async def _until_usable(self) -> None:
+        while state.now().name == state.DEGRADED:
+            await asyncio.sleep(PAUSE)
+            await self._look()
+
+    def _look(self) -> asyncio.Task:
+        """Return the one look that is under way."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.ensure_future(self._look_once())
+        return self._looking
+
+    async def _look_once(self) -> None:
+        found = await asyncio.to_thread(look, self.app.db_url, self.app.db.get_bind())
+        self._seen = time.monotonic()
+        if found:
+            self.alarm(found)
+        elif state.now().name == state.DEGRADED:
+            self.app.log.warning("The database can be used")
+            state.ready()
+
+    async def current(self) -> state.State:
+        """Return what the hub is, by a look at its database that is not older than LATELY seconds."""
+        if state.now().name in (state.READY, state.DEGRADED) and time.monotonic() - self._seen > self.LATELY:
+            done, _ = await asyncio.wait([self._look()], timeout=self.ANSWER)
+            if not done and state.now().name == state.READY:
+                return state.State(state.DEGRADED, f"The hub's database does not answer. {LATER}")
+        return state.now()
 
 
 _last: tuple[str, float] = ("", 0.0)  # what the journal was told, and when (time.monotonic())
 
 
 def told(error: BaseException, app: Any) -> Trouble | None:
-    """Return what `error` says of the database of `app` (the hub), None where it is another kind of error; the journal has a line now and then."""
+    """Return what `error` says of the database of `app` (the hub), None where it is another kind of error.
+
+    The journal has a line now and then, and the hub is degraded until its database can be used again.
+    """
     global _last
     found = trouble(error, app.db_url)
     if found is None:
@@ -148,6 +215,7 @@ def told(error: BaseException, app: Any) -> Trouble | None:
     if found.line != _last[0] or time.monotonic() - _last[1] > REMINDER:
         _last = found.line, time.monotonic()
         app.log.error("%s", found.line)
+    app.lookout.alarm(found)
     with contextlib.suppress(SQLAlchemyError):
         app.db.rollback()
     return found
@@ -181,6 +249,25 @@ class Health(HealthCheckHandler):
     async def get_current_user(self) -> None:
         """Return nobody."""
         self._jupyterhub_user = None
+
+
+class Ready(Health):
+    """Says whether the hub itself can be used, as state.py has it, and why not: to anybody, so without paths and hosts."""
+
+    async def get(self) -> None:
+        """Answer 200, or 503 with the reason."""
+        now = await self.app.lookout.current()
+        if now.name != state.READY:
+            self.set_status(503)
+            self.set_header("Retry-After", "10")
+        self.set_header("Content-Type", "application/json")
+        self.finish(json.dumps({"state": now.name, "reason": now.words or None}))
+
+    head = get
+
+    def _log(self) -> None:
+        """Log the request: 503 is an answer here and no error, and monitoring asks every few seconds. What is wrong has its line."""
+        self.log.debug("%s %s: %s", self.request.method, self.request.path, self.get_status())
 
 
 class Outspoken(BaseHandler):

@@ -15,6 +15,7 @@ BACKUPS = "/var/backups/jupyterhub"
 SCRATCH = "/var/tmp"  # for copies of the database: on a disk, since it may be large
 
 CTL_FILE = "/run/jupyterhub/ctl.json"  # written by app.py for jupyterhub-ctl
+FAILED_FILE = "/run/jupyterhub/failed"  # why the hub's last start failed, as state.py writes it
 # Of notebook servers. Only the hub's account may make something in it, only that and the proxy's may open what is there.
 SERVERS = "/run/jupyterhub-servers"
 LOGIN_SOCKET = "/run/jupyterhub-login.sock"  # jupyterhub-login.socket

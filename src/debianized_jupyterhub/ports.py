@@ -15,24 +15,25 @@ socket     address                                  leads to                    
 
 Protocol, on KEEPER_SOCKET: one line of JSON in, one line out, and the listening socket as SCM_RIGHTS (unix(7)) with it.
 
-=========  =======================================  ========================================================================
+=========  =======================================  =============================================================================================
 action     further keys of the request              what happens
-=========  =======================================  ========================================================================
+=========  =======================================  =============================================================================================
 take       name, address ([host, port] or path)     the answer brings the socket; it is bound anew where the address changed
-left       waits (bool)                             the asker's sockets: connections wait for the next one, or are answered
+left       waits (bool); perhaps state, reason      the asker's sockets: connections wait for the next one, or are answered; /hub/ready says the two
 release                                             the asker's sockets are closed
-=========  =======================================  ========================================================================
+=========  =======================================  =============================================================================================
 
 Every answer has ``ok``; where that is false, ``error`` is one line for humans.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 
 from . import accounts, units
-from .paths import KEEPER_SOCKET
+from .paths import CTL_FILE, KEEPER_SOCKET
 
 TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB}
 SERVICE = {accounts.PROXY: units.PROXY, accounts.HUB: units.HUB}
@@ -97,9 +98,15 @@ def left(unit: str) -> None:
 
     They wait for one that restarts by order or after a crash. One that says that it cannot go on will not be better at once.
     """
+    if unit == units.HUB:
+        with contextlib.suppress(OSError):
+            os.unlink(CTL_FILE)  # its folder stays, for FAILED_FILE
     jobs = subprocess.run(["systemctl", "list-jobs", "--no-legend", unit], check=False, capture_output=True, text=True).stdout.split()
+    failed = os.environ.get("SERVICE_RESULT") in ("exit-code", "protocol")  # the latter: a good end before it was up
     if "stop" in jobs:
-        state = subprocess.run(["systemctl", "is-enabled", unit], check=False, capture_output=True, text=True).stdout.strip()
-        ask(**{"action": "release"} if state in ("disabled", "masked") else {"action": "left", "waits": False})
+        enabled = subprocess.run(["systemctl", "is-enabled", unit], check=False, capture_output=True, text=True).stdout.strip()
+        ask(**{"action": "release"} if enabled in ("disabled", "masked") else {"action": "left", "waits": False})
+    elif failed:
+        ask(action="left", waits="restart" in jobs, state="failed", reason="The hub has ended with an error, and is started again.")
     else:
-        ask(action="left", waits="restart" in jobs or os.environ.get("SERVICE_RESULT") != "exit-code")
+        ask(action="left", waits=True)

@@ -1,4 +1,7 @@
-"""systemd's watchdog over the hub: a hub whose event loop does not turn any more is killed, and started again (WatchdogSec= of its unit)."""
+"""systemd's watchdog over the hub: a hub whose event loop does not turn any more is killed, and started again (WatchdogSec= of its unit).
+
+It counts from the end of the start on, which TimeoutStartSec= of the unit is for.
+"""
 
 import os
 
@@ -6,13 +9,12 @@ from tornado.ioloop import PeriodicCallback
 
 from .sockets import notify
 
-START = 1800  # seconds; a migration of the database may take its time, and nothing else than the start waits for it
+START = 1800  # seconds for the rest of a start that systemd waits for no longer; a migration of the database may take its time
 
 
-def starting() -> None:
-    """Say that the start takes longer than anything that comes after it."""
-    if os.environ.get("WATCHDOG_USEC"):
-        notify(f"WATCHDOG_USEC={START * 1_000_000}", wait=False)
+def starting() -> list[str]:
+    """Return the lines of sd_notify(3) that say that the start takes longer than anything that comes after it."""
+    return [f"WATCHDOG_USEC={START * 1_000_000}"] if os.environ.get("WATCHDOG_USEC") else []
 
 
 def watch() -> PeriodicCallback | None:

@@ -53,10 +53,17 @@ class Hub:
         self.base, self.verify = base, verify
 
     def answers(self):
-        """Is the hub there (not only its proxy)?"""
+        """Is the hub there and ready (not only its proxy)?"""
         with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self.base}/hub/health", timeout=5, verify=self.verify).status_code == 200
+            status = self.ready().status_code
+            if status == 404:  # a package from before that address; there, health is the hub's to say
+                status = requests.get(f"{self.base}/hub/health", timeout=5, verify=self.verify).status_code
+            return status == 200
         return False
+
+    def ready(self):
+        """Return what /hub/ready answers."""
+        return requests.get(f"{self.base}/hub/ready", timeout=5, verify=self.verify)
 
     def login(self, user, password, *answers):
         """Fill in the login form, and answer what else is asked; return a HubUser, or raise HubError with what the page says."""

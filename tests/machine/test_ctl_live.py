@@ -113,6 +113,17 @@ def test_status_names_what_waits_for_a_restart(machine, hub, root):
     assert status(machine)["restart"] == []
 
 
+def test_change_while_the_hub_starts_waits_for_a_restart(machine, hub, root):
+    """It came too late for the process, though that answers only later."""
+    file, shown = "/etc/jupyterhub/jupyterhub_config.d/10-site.py", "$(systemctl show --value --property=MainPID jupyterhub)"
+    before = machine.pid_of("jupyterhub")
+    machine.sh(f"systemctl restart --no-block jupyterhub; until pid={shown}; [ $pid != 0 ] && [ $pid != {before} ]; do sleep 0.05; done; touch {file}")
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    assert status(machine)["restart"] == [f"{file} was changed after the hub's start"]
+    restart(machine, hub)
+    assert status(machine)["restart"] == []
+
+
 def test_sessions(machine, alice):
     (row,) = sessions(machine)
     assert (row["user"], row["server"], row["url"], row["state"]) == ("alice", None, "/user/alice/", "ready")

@@ -471,5 +471,5 @@ def test_keeper_says_who_has_the_port(machine, hub):
     said = "127.0.0.1, port 8081: taken by the account mallory"
     wait_for(lambda: said in machine.journal("-u", "jupyterhub", "-u", "jupyterhub-ports", "-n", "100"), "the journal names it", timeout=20)
     assert "mallory" in machine.run("jupyterhub-ctl", "verify", check=False, timeout=120).stdout
-    machine.sh("systemctl stop squatter; systemctl start jupyterhub")
+    machine.sh("systemctl stop squatter; systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=30)

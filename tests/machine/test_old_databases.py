@@ -77,7 +77,8 @@ def test_migration_that_is_killed_leaves_the_database_as_it_was(machine, old_hub
     """Half a migration is in the copy alone; the next start begins anew."""
     before = machine.sh(f"sha256sum {DATABASE}")
     machine.sh(
-        f"systemctl start jupyterhub; until [ -e {DATABASE}.new ]; do sleep 0.01; done; systemctl kill --signal=KILL jupyterhub; systemctl stop jupyterhub"
+        f"systemctl start --no-block jupyterhub; until [ -e {DATABASE}.new ]; do sleep 0.01; done\n"
+        "systemctl kill --signal=KILL jupyterhub; systemctl stop jupyterhub"
     )
     assert machine.sh(f"sha256sum {DATABASE}") == before
     test_users_admins_groups_and_tokens_are_there(machine, old_hub, request)

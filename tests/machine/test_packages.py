@@ -334,7 +334,10 @@ def test_site_without_personal_packages(machine, hub, alice, clean):
         assert shown(alice) == {"Python 3 (ipykernel)"}
         machine.sh(f"sed -i '{setting.format('perhaps')}' {DEFAULTS}")
         found = machine.run("/usr/sbin/jupyterhub-ctl", "check-config", check=False)
-        assert found.returncode != 0 and "JUPYTERHUB_PERSONAL_PACKAGES in /etc/default/jupyterhub: write true or false" in found.stdout + found.stderr
+        said = (
+            f"JUPYTERHUB_PERSONAL_PACKAGES in {DEFAULTS}:{machine.sh(f'grep -n ^JUPYTERHUB_PERSONAL_PACKAGES= {DEFAULTS} | cut -d: -f1')}: write true or false"
+        )
+        assert found.returncode != 0 and said in found.stdout + found.stderr
     finally:
         machine.sh(f"mv /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub")
         wait_for(hub.answers, "the hub is back")

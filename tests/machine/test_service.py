@@ -1,5 +1,7 @@
 """systemctl, journalctl and the settings do what an administrator expects."""
 
+import json
+import re
 import socket
 
 import pytest
@@ -42,6 +44,46 @@ def test_start_brings_up_all_of_it(machine, hub):
     machine.run("systemctl", "start", "jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
     assert machine.sh("systemctl is-active jupyterhub-proxy jupyterhub-spawner.socket").split() == ["active", "active"]
+
+
+@pytest.mark.parametrize("command", ["start", "restart", "reload"])
+def test_systemctl_returns_when_the_hub_answers(machine, hub, command):
+    """In one word: to systemd, to whoever asks the hub, and in `jupyterhub-ctl status`."""
+    before = machine.pid_of("jupyterhub")
+    if command == "start":
+        machine.run("systemctl", "stop", "jupyterhub")
+    machine.run("systemctl", command, "jupyterhub")
+    assert (hub.ready().status_code, hub.ready().json()) == (200, {"state": "ready", "reason": None})
+    assert machine.pid_of("jupyterhub") not in (0, before)
+    assert machine.property("jupyterhub", "StatusText") == "Ready"
+    assert json.loads(machine.run("jupyterhub-ctl", "status", "--json").stdout)["state"] == "ready"
+
+
+MISTAKES = {
+    "syntax": ("c = get_config()\nc.JupyterHub.template_vars = {\n", "2: SyntaxError: '{' was never closed"),
+    "type": ("c = get_config()\nc.JupyterHub.concurrent_spawn_limit = 'many'\n", "2: The 'concurrent_spawn_limit' trait"),
+    "end": ("import sys\nsys.exit()\n", "2: SystemExit"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_start_that_fails_names_file_and_line(machine, hub, mistake):
+    """As systemctl's failure, and where that says to look; to everybody else the hub is away."""
+    text, said = MISTAKES[mistake]
+    file = "/etc/jupyterhub/jupyterhub_config.d/90-broken.py"
+    machine.write(file, text)
+    try:
+        assert machine.run("systemctl", "restart", "jupyterhub", check=False).returncode != 0
+        assert f"jupyterhub: {file}:{said}" in machine.journal("_SYSTEMD_UNIT=jupyterhub.service", "-p", "err", "-n", "60", "-o", "cat")
+        # It is tried again, which clears systemd's lines for as long as the new process needs to say it once more.
+        for _ in range(3):
+            wait_for(lambda: f": {file}:{said}" in machine.run("systemctl", "status", "jupyterhub", check=False).stdout, "systemctl shows it", timeout=5)
+        assert (hub.ready().status_code, hub.ready().json()) == (503, {"state": "failed", "reason": "The hub has ended with an error, and is started again."})
+        problem = rf"^problem: +{file}:{re.escape(said)}"
+        wait_for(lambda: re.search(problem, machine.run("jupyterhub-ctl", "status", check=False).stdout, re.M), "jupyterhub-ctl shows it")
+    finally:
+        machine.sh(f"rm {file}; systemctl restart jupyterhub")
+    assert hub.answers()
 
 
 def test_restart(machine, hub):
@@ -192,8 +234,9 @@ DEFAULTS = "/etc/default/jupyterhub"
 )
 def test_wrong_setting_is_named(machine, hub, setting, said):
     machine.sh(f"cp -p {DEFAULTS} /root/; echo {setting} >>{DEFAULTS}")
+    line = machine.sh(f"wc -l <{DEFAULTS}")
     assert machine.run("systemctl", "restart", "jupyterhub-proxy", check=False).returncode != 0
-    assert f"{setting} in {DEFAULTS} {said}" in machine.journal("-u", "jupyterhub-proxy", "-p", "err")
+    assert f"{setting} in {DEFAULTS}:{line} {said}" in machine.journal("-u", "jupyterhub-proxy", "-p", "err")
     machine.sh(f"cp -p /root/jupyterhub {DEFAULTS}; systemctl restart jupyterhub-proxy; systemctl start jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 

@@ -472,8 +472,9 @@ def _stop(manifest: Manifest) -> list[str]:
 
 
 def _start(stopped: list[str]) -> None:
-    if stopped:
-        subprocess.run(["systemctl", "start", *stopped], check=True)
+    """Start units again. One that does not start, for the configuration that was put in place, say, is told and no failure of what was done."""
+    if stopped and subprocess.run(["systemctl", "start", *stopped], check=False).returncode != 0:
+        click.echo("jupyterhub-ctl: the hub does not start: `systemctl status jupyterhub` says why", err=True)
 
 
 @contextlib.contextmanager

@@ -12,12 +12,13 @@ from typing import Any
 
 import click
 
+from .. import state as hub_state
 from .. import units
 from ..notices import MESSAGE, OFFLINE, planned_stop
 from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
-from .command import stdout_of
+from .command import properties, stdout_of
 from .common import HubDown, default_setting, require_root
-from .hub import Hub
+from .hub import Hub, HubRefused
 from .sessions import running, span
 
 
@@ -28,9 +29,10 @@ def unit_states() -> dict[str, str]:
 
 
 def started(unit: str) -> float | None:
-    """Return when a unit became active, in seconds of time.time(), None if it is not."""
-    since = stdout_of("systemctl", "show", "--value", "--property=ActiveEnterTimestampMonotonic", unit)
-    return time.time() - time.monotonic() + int(since) / 1e6 if since.isdecimal() and int(since) else None
+    """Return when the process of a unit was started, in seconds of time.time(), None if there is none."""
+    shown = properties(unit, "MainPID", "ExecMainStartTimestampMonotonic")
+    since = int(shown.get("ExecMainStartTimestampMonotonic") or 0)
+    return time.time() - time.monotonic() + since / 1e6 if since and shown["MainPID"] != "0" else None
 
 
 def restart_reasons(package: str | None, installed: str | None) -> list[str]:
@@ -54,6 +56,7 @@ def look() -> dict[str, Any]:
         "units": unit_states(),
         "installed": stdout_of("dpkg-query", "--show", "--showformat=${Version}", "jupyterhub") or None,
         "hub": None,
+        "state": None,
         "uptime": None,
         "address": default_setting("JUPYTERHUB_BIND_URL"),
         "users": None,
@@ -65,14 +68,21 @@ def look() -> dict[str, Any]:
     }
     if since := started(units.HUB):
         state["uptime"] = int(time.time() - since)
+    problem = ""
     try:
         hub = Hub()
+        state["hub"] = hub.package
         servers = running(hub, measure=0)
-        state.update(hub=hub.package, users=hub.count_users(), servers=len(servers))
+        state.update(users=hub.count_users(), servers=len(servers))
         state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
-    except HubDown as error:
-        said = stdout_of("systemctl", "show", "--value", "--property=StatusText", units.HUB).strip()
-        state["problem"] = said or error.message
+    except (HubDown, HubRefused) as error:
+        problem = error.message
+    now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
+    state["state"] = now.name or None if problem else now.name or hub_state.READY  # a hub from before the states does not say it
+    if problem or now.line:
+        state["problem"] = now.line or problem
+    if problem and now.name != hub_state.DEGRADED:
+        state["hub"] = None
     state["restart"] = restart_reasons(state["hub"], state["installed"])
     return state
 
@@ -83,13 +93,14 @@ def status(as_json: bool) -> None:
     """Show at a glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
     require_root()
     state = look()
-    up = state["hub"] is not None and all(unit == "active" for unit in state["units"].values())
+    up = state["state"] == hub_state.READY and "problem" not in state and all(unit == "active" for unit in state["units"].values())
     if as_json:
         click.echo(json.dumps(state, indent=2))
         sys.exit(0 if up else HubDown.exit_code)
     versions = ", ".join(f"{count} of {version}" for version, count in state["server_versions"].items())
     for key, value in {
         "units": ", ".join(f"{name} {'running' if unit == 'active' else unit}" for name, unit in state["units"].items()),
+        "state": state["state"],
         "problem": state.get("problem"),
         "installed": state["installed"],
         "hub": state["hub"],

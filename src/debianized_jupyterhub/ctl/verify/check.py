@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..command import output
-
 # Seconds. A check that takes longer is an error, so that one that hangs does not hide the others; verify ends in END in any case.
 LIMIT, ALL, END = 15, 50, 85
 
@@ -175,9 +173,3 @@ def once(function: Callable[[], T]) -> Callable[[], T]:
             return kept()
 
     return ask
-
-
-def properties(unit: str, *names: str) -> dict[str, str]:
-    """Return the properties called `names` of a unit of systemd (dict of str); an empty one if systemd does not answer."""
-    lines = output("systemctl", "show", f"--property={','.join(names)}", unit)[1].splitlines()
-    return {key: value for key, equals, value in (line.partition("=") for line in lines) if equals}

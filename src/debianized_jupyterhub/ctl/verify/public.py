@@ -11,9 +11,9 @@ import urllib.parse
 from typing import TYPE_CHECKING
 
 from ...paths import DEFAULTS
-from ..command import one_line
+from ..command import one_line, properties
 from ..common import default_setting
-from .check import Failed, Findings, Warned, check, once, properties
+from .check import Failed, Findings, Warned, check, once
 from .services import public_address, setting
 
 if TYPE_CHECKING:

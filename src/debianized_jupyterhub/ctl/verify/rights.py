@@ -27,10 +27,10 @@ from ...paths import (
     TREES,
     VENV,
 )
-from ..command import one_line, output
+from ..command import one_line, output, properties
 from ..sudoers import MEDIATOR
 from ..sudoers import ask as ask_sudo
-from .check import Failed, Findings, Warned, check, once, properties
+from .check import Failed, Findings, Warned, check, once
 
 TMPFILES = "systemd-tmpfiles --create jupyterhub.conf"
 HASHES = "who takes over the hub reads the password hashes of all local accounts"

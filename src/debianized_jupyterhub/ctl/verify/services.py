@@ -13,14 +13,15 @@ from typing import Any
 
 from ... import accounts, defaults, gate, login_check, notices, units
 from ... import server_settings as server_settings_files
+from ... import state as hub_state
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV, SESSION_SERVICE
 from ...settings_check import Problem
 from ...sockets import listeners
 from .. import check_config
-from ..command import one_line, output
+from ..command import one_line, output, properties
 from ..hub import Hub
 from ..processes import session_of
-from .check import Failed, Finding, Findings, Warned, check, once, properties
+from .check import Failed, Finding, Findings, Warned, check, once
 
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
 READ = 14  # seconds for configuration files, which may run anything; less than check.LIMIT, so that it is said what waits
@@ -256,15 +257,18 @@ def proxy_api() -> Findings:
 
 @check("hub", needs=[units.HUB])
 def hub() -> Findings:
-    """Does the hub itself answer, at its own port?"""
+    """Does the hub itself answer, at its own port, and can it be used?"""
     base = urllib.parse.urlsplit(setting("bind_url")).path.rstrip("/")
     host, port = setting("hub_ip") or "127.0.0.1", setting("hub_port")
     try:
-        status, _ = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/health")
+        status, _ = get(http.client.HTTPConnection(host, port, timeout=TIMEOUT), f"{base}/hub/ready")
     except (OSError, http.client.HTTPException) as error:
         what = f"the hub does not answer at {host}:{port} ({error})"
         raise Failed(what, "nobody can log in or start a server", f"journalctl -u jupyterhub -n 30; then {RESTART}") from None
-    if status != 200:
+    now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
+    if now.name == hub_state.DEGRADED:
+        yield Warned(f"the hub is degraded: {now.line}", "nobody can log in or start a server", "the hub goes on by itself when that is fixed")
+    elif status not in (200, 404):  # the latter: a hub from before that address
         yield Failed(f"the hub answers with status {status}", "it is not well", f"journalctl -u jupyterhub -n 30; then {RESTART}")
 
 
