@@ -9,10 +9,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from pathlib import Path
 from typing import Any
 
-from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
 from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
@@ -63,7 +62,7 @@ class BundledKernelSpecManager(KernelSpecManager):
             folder = os.path.join(place, NATIVE_KERNEL_NAME)
             if os.path.isfile(f"{folder}/kernel.json"):
                 folders[MACHINES_KERNEL_NAME] = folder
-        if layers.allowed() and layers.has_packages(layers.folder()):
+        if layers.allowed() and layers.Layer(layers.bundle()).has_packages():
             folders[BARE_KERNEL_NAME] = BUNDLED
         return folders
 
@@ -118,7 +117,10 @@ async def why_it_fails(python: str, env: dict[str, str]) -> str:
 
 
 class CheckedKernelManager(ServerKernelManager):
-    """Upstream's, but it talks to each kernel in a way that the kernel knows, and says why one cannot start. The bundled one has the user's packages."""
+    """Upstream's, but it talks to each kernel in a way that the kernel knows, and says why one cannot start.
+
+    The bundled one and the administrator's environments have the user's packages.
+    """
 
     _harmless = Harmless()
 
@@ -131,6 +133,7 @@ class CheckedKernelManager(ServerKernelManager):
         return kernelspecs.with_library(super().format_kernel_cmd(extra_arguments))
 
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:
+        self._read_again()
         bundled = self.kernel_spec is not None and self.kernel_spec.resource_dir == BUNDLED
         variables = await self._harmless() if bundled else login_variables()
         options["env"] = {**options.get("env", os.environ), **variables}
@@ -139,9 +142,18 @@ class CheckedKernelManager(ServerKernelManager):
             raise BrokenKernel(self._what_is_missing(command[0]))
         if pythons := leftovers.pythons_of(command[0]):
             raise BrokenKernel(self._what_has_gone(*pythons))
-        if self.kernel_spec.resource_dir == BUNDLED:
-            command[0] = await self._python_with_packages(command[0], options["env"])
+        if base := self._base(command[0]):
+            command[0] = await self._python_with_packages(base, command[0], options["env"])
         return command, options
+
+    def _read_again(self) -> None:
+        """At a restart, start from the kernelspec as it is now: an environment may have another revision. Raises BrokenKernel."""
+        try:
+            self._kernel_spec = self.kernel_spec_manager.get_kernel_spec(self.kernel_name)
+        except NoSuchKernel:
+            raise BrokenKernel(f'The kernel "{self.kernel_name}" is no longer there: choose another one.') from None
+        if self.provisioner:  # of the start before
+            self.provisioner.kernel_spec = self._kernel_spec
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **options: Any) -> None:
         try:
@@ -151,33 +163,45 @@ class CheckedKernelManager(ServerKernelManager):
                 raise BrokenKernel(f"The kernel cannot start: {limit}.") from error
             raise
 
-    async def _python_with_packages(self, python: str, env: dict[str, str]) -> str:
+    def _base(self, python: str) -> layers.Base | None:
+        """Return what packages of the user's lie over in this kernel, None where it has none."""
+        if self.kernel_spec.resource_dir == BUNDLED:
+            return layers.bundle()
+        return layers.environment(os.path.dirname(os.path.dirname(python))) if is_the_machines(self.kernel_spec.resource_dir) else None
+
+    async def _python_with_packages(self, base: layers.Base, python: str, env: dict[str, str]) -> str:
         """Return the Python of the user's layer, and put what it needs into `env`; where there is none, the kernel starts all the same. Raises BrokenKernel."""
+        layer = layers.Layer(base)
         try:
             if self.kernel_name == BARE_KERNEL_NAME:
                 raise layers.LayerError('this kernel is the one without them: choose "Python 3 (ipykernel)"')
-            layer = layers.prepare()
+            layer.prepare()
         except layers.LayerError as error:
             self.log.warning("A kernel without personal packages: %s", error)
             env[layers.REFUSAL] = f"Your own packages cannot be installed here: {error}."
             return python
-        env.update(layers.variables(layer, env))
+        env.update(layer.variables(env))
         env.pop(layers.REFUSAL, None)
         await self._require_working(layer, env)
-        return f"{layer}/bin/python"
+        return f"{layer.folder}/bin/python"
 
-    async def _require_working(self, layer: Path, env: dict[str, str]) -> None:
-        """Raise BrokenKernel if packages of the user's stand in for bundled ones and no kernel starts with them; tried once for each set of packages."""
-        suspects = layers.suspects(layer)
-        if not suspects or layers.is_known_good(layer):
+    async def _require_working(self, layer: layers.Layer, env: dict[str, str]) -> None:
+        """Raise BrokenKernel if packages of the user's stand in for those below and no kernel starts with them; tried once for each set of packages."""
+        suspects = layer.suspects()
+        if not suspects or layer.is_known_good():
             return
-        if reason := await why_it_fails(f"{layer}/bin/python", env):
-            named = ", ".join(layers.versions(layer, suspects))
+        if reason := await why_it_fails(f"{layer.folder}/bin/python", env):
+            named, name = ", ".join(layer.versions(suspects)), layer.base.name
+            if name == layers.BUNDLED:
+                raise BrokenKernel(
+                    f"Your own packages keep this kernel from starting ({named}): {reason}\n"
+                    f'Choose the kernel "{layers.WITHOUT}". `jupyterhub-packages reset` in a terminal removes your packages.'
+                )
             raise BrokenKernel(
-                f"Your own packages keep this kernel from starting ({named}): {reason}\n"
-                f'Choose the kernel "{layers.WITHOUT}". `jupyterhub-packages reset` in a terminal removes your packages.'
+                f'Your own packages over the environment "{name}" keep its kernel from starting ({named}): {reason}\n'
+                f"`jupyterhub-packages --kernel {name} reset` in a terminal removes them; until then choose another kernel."
             )
-        layers.remember_good(layer)
+        layer.remember_good()
 
     def _what_is_missing(self, program: str) -> str:
         spec = self.kernel_spec

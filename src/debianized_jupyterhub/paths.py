@@ -27,5 +27,7 @@ PROXY_MADE_OF = "/run/jupyterhub-proxy/made-of"  # written by src/libexec/note-p
 AWAY_PAGE = "/usr/share/jupyterhub/pages/away.html"
 VENV = "/opt/venvs/jupyterhub"
 TREES = "/opt/venvs/jupyterhub-servers"  # docs/architecture.md, "One tree per version"
+ENVIRONMENTS = "/opt/venvs/jupyterhub-environments"  # environments.py
+UV_LOCK = "/usr/share/jupyterhub/uv.txt"  # ctl/uv.py
 LIBEXEC = "/usr/libexec/jupyterhub"
 LAUNCHER = "/usr/sbin/jupyterhub-launcher"

@@ -25,52 +25,58 @@ def bundle(tmp_path, monkeypatch):
     return site
 
 
+@pytest.fixture
+def layer(bundle):
+    """A layer (Layer) that has been made."""
+    layer = layers.Layer(layers.bundle())
+    layer.prepare()
+    return layer
+
+
 def says(layer, code):
-    return subprocess.run([layer / "bin/python", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    return subprocess.run([layer.folder / "bin/python", "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_layer_sees_the_bundle_and_its_own_first(bundle):
-    layer = layers.prepare()
+def test_layer_sees_the_bundle_and_its_own_first(layer):
     assert says(layer, "import bundled; print(bundled.value)") == "bundled"
-    (layer / layers.SITE / "bundled.py").write_text("value = 'mine'\n")
+    (layer.site / "bundled.py").write_text("value = 'mine'\n")
     assert says(layer, "import bundled; print(bundled.value)") == "mine"
-    assert says(layer, "import sys; print(sys.prefix)") == str(layer)
+    assert says(layer, "import sys; print(sys.prefix)") == str(layer.folder)
 
 
-def test_layer_takes_the_tree_that_the_server_has(bundle, tmp_path, monkeypatch):
-    layer = layers.prepare()
+def test_layer_takes_the_tree_that_the_server_has(layer, tmp_path, monkeypatch):
     (tmp_path / "tree").rename(tmp_path / "newer")
     monkeypatch.setenv("JUPYTERHUB_SERVER_PATH", str(tmp_path / "newer/bin"))
     assert says(layer, "import bundled; print(bundled.__file__)").startswith(str(tmp_path / "newer"))
 
 
-@pytest.mark.parametrize("name", [*layers.files(), *layers.links(), "bin/pip"])
-def test_missing_parts_are_made_anew(bundle, name):
-    layer = layers.prepare()
-    (layer / name).unlink()
-    layers.prepare()
-    assert (layer / name).exists()
+@pytest.mark.parametrize("name", ["pyvenv.cfg", "bashrc", f"{layers.SITE}/{layers.MINE}.py", f"{layers.SITE}/{layers.MINE}.pth", "bin/python", "bin/pip"])
+def test_missing_parts_are_made_anew(layer, name):
+    assert {*layer.files(), *layer.links(), "bin/pip"} >= {name}
+    (layer.folder / name).unlink()
+    layer.prepare()
+    assert (layer.folder / name).exists()
 
 
-def test_users_own_pip_stays(bundle):
-    layer = layers.prepare()
-    (layer / "bin/pip").write_text("of the user's")
-    (layer / "pyvenv.cfg").unlink()
-    layers.prepare()
-    assert (layer / "bin/pip").read_text() == "of the user's"
+def test_users_own_pip_stays(layer):
+    (layer.folder / "bin/pip").write_text("of the user's")
+    (layer.folder / "pyvenv.cfg").unlink()
+    layer.prepare()
+    assert (layer.folder / "bin/pip").read_text() == "of the user's"
 
 
-def test_folder_that_others_can_write_to_is_refused(bundle):
-    layers.prepare().chmod(0o777)
+def test_folder_that_others_can_write_to_is_refused(layer):
+    layer.folder.chmod(0o777)
     with pytest.raises(layers.LayerError, match="others can write to"):
-        layers.prepare()
+        layer.prepare()
 
 
 def test_folder_that_cannot_be_made_is_named(bundle):
-    layers.home().parent.mkdir(parents=True)
-    layers.home().write_text("a file")
-    with pytest.raises(layers.LayerError, match=f"the folder {layers.folder()} for them cannot be made"):
-        layers.prepare()
+    layer = layers.Layer(layers.bundle())
+    layer.home.parent.mkdir(parents=True)
+    layer.home.write_text("a file")
+    with pytest.raises(layers.LayerError, match=f"the folder {layer.folder} for them cannot be made"):
+        layer.prepare()
 
 
 @pytest.mark.parametrize("setting, allowed", [("false", False), (" FALSE ", False), ("true", True), ("", True)])
@@ -79,36 +85,75 @@ def test_switch(bundle, monkeypatch, setting, allowed):
     assert layers.allowed() == allowed
     if not allowed:
         with pytest.raises(layers.LayerError, match="switched off"):
-            layers.prepare()
+            layers.Layer(layers.bundle()).prepare()
 
 
 @pytest.mark.parametrize(
     "name, suspect", [("bundled.py", True), ("new.py", False), ("strange.pth", True), ("sitecustomize.py", True), ("jupyterhub_bundle.py", False)]
 )
-def test_what_can_break_a_kernel_is_seen(bundle, name, suspect):
-    layer = layers.prepare()
-    (layer / layers.SITE / name).write_text("")
-    assert layers.suspects(layer) == ([name] if suspect else [])
+def test_what_can_break_a_kernel_is_seen(layer, name, suspect):
+    (layer.site / name).write_text("")
+    assert layer.suspects() == ([name] if suspect else [])
+    assert layer.has_packages() == (name != "jupyterhub_bundle.py")
 
 
-def test_packages_are_named_with_their_versions(bundle):
-    layer = layers.prepare()
-    info = layer / layers.SITE / "Bundled-1.0.dist-info"
+def test_packages_are_named_with_their_versions(layer):
+    info = layer.site / "Bundled-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: Bundled\nVersion: 1.0\n")
     (info / "RECORD").write_text("bundled.py,,\n")
-    assert layers.versions(layer, ["bundled.py", "odd.pth"]) == ["Bundled 1.0", "odd.pth"]
+    assert layer.versions(["bundled.py", "odd.pth"]) == ["Bundled 1.0", "odd.pth"]
 
 
-def test_proof_lasts_until_packages_change(bundle):
-    layer = layers.prepare()
-    assert not layers.is_known_good(layer)
-    layers.remember_good(layer)
-    assert layers.is_known_good(layer)
-    os.utime(layer / layers.SITE, ns=(0, 0))
-    assert not layers.is_known_good(layer)
+def test_proof_lasts_until_packages_change(layer):
+    assert not layer.is_known_good()
+    layer.remember_good()
+    assert layer.is_known_good()
+    os.utime(layer.site, ns=(0, 0))
+    assert not layer.is_known_good()
 
 
-def test_programs_of_the_layer_come_first(bundle):
-    layer = layers.prepare()
-    assert layers.variables(layer, {"PATH": "/usr/bin"})["PATH"] == f"{layer}/bin:/usr/bin"
+def test_programs_of_the_layer_come_first(layer):
+    assert layer.variables({"PATH": "/usr/bin"})["PATH"] == f"{layer.folder}/bin:/usr/bin"
+
+
+@pytest.fixture
+def revision(bundle, tmp_path, monkeypatch):
+    """The folder (Path) of revision 2 of the environment `work`, which is the current one; each has a module that says its number."""
+    monkeypatch.setattr(layers, "ENVIRONMENTS", str(tmp_path / "environments"))
+    for number in 1, 2:
+        folder = tmp_path / f"environments/work/{number}"
+        (folder / layers.SITE / "below").mkdir(parents=True)
+        (folder / layers.SITE / "number.py").write_text(f"value = {number}\n")
+        (folder / layers.SITE / "more.pth").write_text("below\n")
+        (folder / layers.SITE / "below/of_pth.py").write_text("")
+        (folder / "bin").mkdir()
+        (folder / "bin/python").symlink_to(os.path.realpath(sys.executable))
+        (folder / "pyvenv.cfg").write_text(f"version_info = {'.'.join(map(str, sys.version_info[:3]))}\n")
+    (tmp_path / "environments/work/current").symlink_to("2")
+    return folder
+
+
+def test_layer_over_an_environment(revision):
+    """It sees that and nothing of the bundle, with what its .pth files name; a kernel's own revision, else the current one."""
+    layer = layers.Layer(layers.environment(str(revision)))
+    layer.prepare()
+    assert layer.folder != layers.Layer(layers.bundle()).folder
+    assert says(layer, "import number, of_pth; print(number.value)") == "2"
+    with pytest.raises(subprocess.CalledProcessError):
+        says(layer, "import bundled")
+    (layer.site / "number.py").write_text("value = 'mine'\n")
+    assert says(layer, "import number; print(number.value)") == "mine" and layer.suspects() == ["number.py"]
+
+
+@pytest.mark.parametrize("named, value", [("work/1", "1"), ("work/3", "2"), ("other/1", "2"), ("", "2")])
+def test_layer_takes_the_revision_of_the_kernel(revision, monkeypatch, named, value):
+    layer = layers.Layer(layers.environment(str(revision)))
+    layer.prepare()
+    monkeypatch.setenv("JUPYTERHUB_ENVIRONMENT", str(revision.parents[1] / named))
+    assert says(layer, "import number; print(number.value)") == value
+
+
+@pytest.mark.parametrize("folder", ["/usr", "/opt/venvs/jupyterhub", ""])
+def test_other_folders_are_no_environments(revision, folder):
+    assert layers.environment(folder) is None
