@@ -73,7 +73,7 @@ def walk(place: str | Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def is_roots_alone(path: str | Path) -> bool:
-    """Return whether no other account than root can change what the folder `path` is, links on the way to it included."""
+    """Return whether no other account than root can change what the folder or program `path` is, links on the way to it included."""
     rest, current = list(reversed(Path(os.path.abspath(path)).parts[1:])), Path("/")
     for _ in range(1000):  # links may go round in circles
         try:

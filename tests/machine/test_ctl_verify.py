@@ -244,6 +244,13 @@ FAULTS = [
         "rm -r /usr/local/share/jupyter/kernels/old",
     ),
     fault(
+        "environment whose revision is gone",
+        "environments",
+        ["the environment broken: its current revision is damaged", "jupyterhub-ctl environment rollback broken"],
+        "mkdir -p /opt/venvs/jupyterhub-environments/broken; ln -s 1 /opt/venvs/jupyterhub-environments/broken/current",
+        "rm -r /opt/venvs/jupyterhub-environments",
+    ),
+    fault(
         "clock behind",  # a machine of nspawn cannot set its clock, so the package comes from the future
         "clock",
         ["the clock says", "timedatectl set-ntp true"],

@@ -101,6 +101,7 @@ def contents() -> Iterator[tuple[str, str]]:
         "memory.txt": ["cat", "/proc/meminfo"],
         "ports.txt": ["ss", "-Hltnp"],
         "sudo.txt": ["sudo", "-n", "-l", "-U", accounts.HUB],
+        "environments.txt": ["/usr/sbin/jupyterhub-ctl", "environment", "list"],
         "changed-files.txt": ["dpkg", "--verify", "jupyterhub"],
         "var-opt-jupyterhub.txt": ["ls", "-la", STATE],
         "journal.txt": ["journalctl", "--no-pager", "--output=short-iso", "--since=-7d", "--lines=5000", *JOURNAL],

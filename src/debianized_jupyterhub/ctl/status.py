@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
+from .. import environments, units
 from .. import state as hub_state
-from .. import units
 from ..notices import MESSAGE, OFFLINE, planned_stop
 from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
 from .command import properties, stdout_of
@@ -65,6 +65,7 @@ def look() -> dict[str, Any]:
         "offline": OFFLINE.read(),
         "stop_at": planned_stop(),
         "message": MESSAGE.read(),
+        "environments": {each.name: os.path.basename(os.readlink(each.current_link)) for each in environments.existing()},
     }
     if since := started(units.HUB):
         state["uptime"] = int(time.time() - since)
@@ -111,6 +112,7 @@ def status(as_json: bool) -> None:
         "logins": f"OFFLINE: {state['offline']}" if state["offline"] else "open",
         "stop at": state["stop_at"] and f"{datetime.fromtimestamp(state['stop_at']).astimezone():%Y-%m-%d %H:%M}, all servers that run then",
         "message": state["message"],
+        "kernels": ", ".join(f"{name} (revision {number})" for name, number in state["environments"].items()),
     }.items():
         if value or value == 0:
             click.echo(f"{key + ':':<11}{value}")

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+from ... import environments as made
 from ... import kernelspecs, paths
 from ...paths import DEFAULTS, LIBEXEC
 from ..command import one_line, output
@@ -95,7 +96,7 @@ def java() -> Findings:
 @check("kernels")
 def kernels() -> Findings:
     """Kernels for all users: those that cannot start, and those that talk over ports, where every account can listen."""
-    found = list(kernelspecs.installed())
+    found = [kernel for kernel in kernelspecs.installed() if not made.is_ours(kernel.file.parent)]
     for kernel in found:
         if kernel.wrong:
             remedy = f"install its program, or remove {kernel.file.parent} (dpkg -S {kernel.file} names its package)"
@@ -107,6 +108,18 @@ def kernels() -> Findings:
             "remove them where users do not trust each other; /usr/share/doc/jupyterhub/kernels.md has the others",
         )
     yield f"the bundled one{''.join(f', {kernel.name}' for kernel in found)}"
+
+
+@check("environments")
+def environments() -> Findings:
+    """Kernels that the administrator has made: can they start?"""
+    found = made.existing()
+    for each in found:
+        if problem := each.problem():
+            yield Failed(f"the environment {each.name}: {problem[0]}", "its kernel does not start", f"jupyterhub-ctl environment {problem[1]}")
+    for name, command in made.missing():
+        yield Warned(f"the environment {name} of the configuration's backup is not there", "notebooks that need its kernel do not run", command)
+    yield ", ".join(each.name for each in found) or "none"
 
 
 @check("clock")
