@@ -48,8 +48,9 @@ class TokenPage(Noting):
     """Lists the user's logins above the tokens: src/templates/token.html."""
 
     def render_template(self, name: str, sync: bool = False, **ns: Any) -> Any:
-        ns["logins"] = user_logins.listing(self.db, self.current_user.orm_user, self.cookie_max_age_days)
-        ns["session"] = self.get_session_cookie()
+        if name == "token.html":  # not the page of an error
+            ns["logins"] = user_logins.listing(self.db, self.current_user.orm_user, self.cookie_max_age_days)
+            ns["session"] = self.get_session_cookie()
         return super().render_template(name, sync=sync, **ns)
 
 
@@ -74,18 +75,16 @@ class AccountsHandler(APIHandler):
         if not isinstance(self.current_user, orm.Service) or self.current_user.name != CTL:
             raise web.HTTPError(403, "This is for jupyterhub-ctl.")
 
-    def _user(self) -> Any:
-        user = self.find_user(self.get_argument("of"))
-        if user is None:
-            raise web.HTTPError(404, "The hub knows no such user.")
-        return user
-
     def get(self) -> None:
-        """Answer with a list, or with one user (dict)."""
+        """Answer with a list, or with one user (dict; null for one that the hub does not know, which is no error for the log)."""
         if not self.get_argument("of", ""):
             self.write(json.dumps(self._all()))
             return
-        user = self._user().orm_user
+        found = self.find_user(self.get_argument("of"))
+        if found is None:
+            self.write("null")
+            return
+        user = found.orm_user
         tokens = [
             {
                 "id": token.api_id,
@@ -107,7 +106,9 @@ class AccountsHandler(APIHandler):
 
     async def delete(self) -> None:
         """Answer with what has ended: logins, tokens (int), and whose servers the user had entered (list of str)."""
-        user = self._user()
+        user = self.find_user(self.get_argument("of"))
+        if user is None:
+            raise web.HTTPError(404, "The hub knows no such user.")
         forget = bool(self.get_argument("forget", ""))
         if forget and any(spawner.active or spawner.pending for spawner in user.spawners.values()):
             raise web.HTTPError(409, f"A server of {user.name} runs.")

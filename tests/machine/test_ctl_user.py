@@ -335,6 +335,12 @@ def test_remove_forgets_the_user_and_keeps_the_lock(machine, hub, bob):
 
 def test_backup_carries_the_rules(machine, hub):
     made = ctl(machine, "backup").stdout.strip()
+    assert machine.sh(f"tar -xzOf {made} files{RULES}") == machine.sh(f"cat {RULES}")
+
+
+@pytest.mark.slow
+def test_restore_brings_the_rules_back(machine, hub):
+    made = ctl(machine, "backup").stdout.strip()
     before = machine.sh(f"cat {RULES}; stat -c '%a %U' {RULES}")
     machine.sh(f"rm {RULES}")
     ctl(machine, "restore", made)
@@ -379,7 +385,7 @@ def test_logs_are_of_one_user(machine, hub):
     assert re.search(r" server\[\d+\]: ", said) and not [line for line in said.splitlines() if "bob" in line and "alice" not in line]
     machine.sh("runuser -u alice -- systemd-cat -t jupyterhub-singleuser printf 'a \\033[31mred line'")
     assert "\x1b" not in ctl(machine, "logs", "alice").stdout
-    assert "no such account" in refused(machine, 7, "logs", "alcie")
+    assert "no such account" in refused(machine, 7, "logs", "nobody-at-all")
 
 
 # -- The hub's own page ------------------------------------------------------------------------------------------------------------

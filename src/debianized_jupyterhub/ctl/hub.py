@@ -82,12 +82,7 @@ class Hub:
 
     def account(self, name: str) -> dict[str, Any] | None:
         """Return all that the hub has of one user (dict), None for one that it does not know."""
-        try:
-            return self.request("GET", "/accounts", of=name)[1]
-        except HubRefused as refusal:
-            if refusal.status != 404:
-                raise
-            return None
+        return self.request("GET", "/accounts", of=name)[1]
 
 
 def _access() -> dict[str, str]:

@@ -105,7 +105,7 @@ def _about(name: str, account: pwd.struct_passwd | None) -> dict[str, Any]:
     try:
         hub = Hub()
         about["hub"] = hub.account(name)
-        servers = (hub.user(name) or {}).get("servers", {})
+        servers = (hub.user(name) or {}).get("servers", {}) if about["hub"] else {}
     except HubDown as down:
         about["hub"], servers, about["problem"] = None, {}, down.message
     about["servers"] = [{"name": key or None, "since": server["started"], "idle": seconds_since(server["last_activity"])} for key, server in servers.items()]
