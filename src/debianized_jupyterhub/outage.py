@@ -155,7 +155,7 @@ class Lookout:
     """Looks at the database of a hub that runs (`app`): every PAUSE seconds while the hub is degraded, else when somebody asks for it."""
 
     LATELY = 5  # seconds for which a look counts
-    ANSWER = 2  # seconds in which one ends, or the database does not answer
+    ANSWER = 3  # seconds in which one ends, or the database does not answer
 
     def __init__(self, app: Any) -> None:
         self.app = app

@@ -26,6 +26,7 @@ from .check import Failed, Finding, Findings, Warned, check, once
 TIMEOUT = 4  # seconds; the hub answers within milliseconds unless it hangs
 READ = 14  # seconds for configuration files, which may run anything; less than check.LIMIT, so that it is said what waits
 SETTLED = 3  # seconds
+START = 6  # seconds for a start of the hub, which takes two
 RESTART = "systemctl restart jupyterhub"
 
 
@@ -184,7 +185,10 @@ def proxy_unit() -> Findings:
 
 @check(units.HUB, needs=[units.PROXY, "configuration", "secrets", "database", "groups"])
 def hub_unit() -> Findings:
-    """The hub itself."""
+    """The hub itself; one that is on its way, after a restart of the proxy, say, gets the time for it."""
+    deadline = time.monotonic() + START
+    while properties(units.HUB, "ActiveState", "SubState") == {"ActiveState": "activating", "SubState": "start"} and time.monotonic() < deadline:
+        time.sleep(0.2)
     return unit_findings(units.HUB)
 
 
