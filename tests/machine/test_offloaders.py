@@ -242,9 +242,9 @@ def test_logins_are_limited_and_pages_are_not(server, tls):
     """20 colleagues behind one address get in; what guesses passwords does not. The last test: the count is for a while."""
     attempts = [ask(tls, "/hub/login", "POST", data={"username": "nobody", "password": "guess"}).status_code for _ in range(80)]
     if server.limits:
-        assert set(attempts[:20]) == {403} and set(attempts[-20:]) == {429}
-        slow_down = ask(tls, "/hub/login", "POST")
-        assert slow_down.status_code == 429 and "Wait a minute" in page_text(slow_down)
+        assert set(attempts[:20]) == {403} and attempts[-20:].count(429) >= 15  # one is let through each 6 s
+        slow_down = [ask(tls, "/hub/login", "POST") for _ in range(3)]
+        assert any(answer.status_code == 429 and "Wait a minute" in page_text(answer) for answer in slow_down)
     else:
         assert set(attempts) == {403}
     assert ask(tls, "/hub/login").status_code == 200
