@@ -171,8 +171,21 @@ class HubUser:
         """Start the server as "Start My Server" does, wait on the progress page, and open what it leads to (the returned response)."""
         page = self.get("/hub/spawn")
         if "/spawn-pending/" in page.url:
-            self._progress(timeout)
+            try:
+                self._progress(timeout)
+            except HubError as error:
+                if error.status == 400:  # it has failed before it was asked; then the page loads itself anew
+                    self.failed_start(page.url)
+                raise
         return self.get(self.prefix)
+
+    def failed_start(self, url, timeout=20):
+        """Look at the page of a start until it says why that failed: raise HubError with it. For a moment it is the page of a server that stops."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            self.get(url)
+            time.sleep(0.1)
+        raise AssertionError(f"{url} does not say within {timeout} s that the start has failed")
 
     def _progress(self, timeout):
         """Read the events of the "your server is starting up" page until it is ready; raise HubError when the spawn fails."""

@@ -60,6 +60,21 @@ def test_server_of_somebody_else(browser, alice):
     browser.screenshot(alice, "server-of-bob")
 
 
+def test_page_of_a_start_looks_again_where_it_is_refused(machine, browser):
+    """By a hub that restarts, say, or by a start that has failed before the page asks for its events."""
+    machine.add_user("erin")
+    machine.write("/home/erin/.jupyter/jupyter_server_config.py", "import time; time.sleep(3)\n")
+    machine.sh("chown -R erin: /home/erin/.jupyter")
+    refused = []
+    with browser.page() as page:
+        page.route("**/server/progress*", lambda route: route.continue_() if refused else (refused.append(1), route.fulfill(status=503)))
+        log_in(page, "erin", "secret")
+        wait_for_lab(page)
+    assert refused
+    browser.errors.clear()  # the answer 503 is one for the console
+    machine.run("jupyterhub-ctl", "stop", "erin")
+
+
 def test_administrator_enters_a_server_of_somebody_else(browser, carol):
     carol.goto("/user/bob/lab")
     expect(carol.locator("#whose")).to_contain_text("You are about to open the notebook server of bob.")
