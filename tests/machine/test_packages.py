@@ -352,7 +352,9 @@ import time
 from debianized_jupyterhub import layers
 for _ in range(3):
     started = time.perf_counter()
-    layers.suspects(layers.prepare())
+    layer = layers.Layer(layers.bundle())
+    layer.prepare()
+    layer.suspects()
     print(time.perf_counter() - started)
 """
 
