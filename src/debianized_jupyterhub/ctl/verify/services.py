@@ -129,7 +129,7 @@ def unit_findings(unit: str) -> Iterator[Finding]:
     drop_ins = [path for path in state["DropInPaths"].split() if not path.startswith("/usr/lib/")]
     changed = f"; it is changed by {', '.join(drop_ins)}" if drop_ins else ""
     if state["LoadState"] in ("bad-setting", "error", "not-found"):
-        error = last_error(unit) or state["LoadError"].partition(" ")[2].strip('"') or state["LoadState"]
+        error = _newest_error(unit, of_systemd=True) or state["LoadError"].partition(" ")[2].strip('"') or state["LoadState"]
         raise Failed(
             f"systemd cannot use {unit}: {error}{changed}", "it does not start", f"systemd-analyze verify {unit} names the line; then systemctl daemon-reload"
         )
@@ -146,11 +146,13 @@ def unit_findings(unit: str) -> Iterator[Finding]:
 
 def last_error(unit: str) -> str:
     """Return the last error of a unit's own processes in the journal of this boot, one line; else what systemd said of it; "" if there is none."""
-    for match in ((f"_SYSTEMD_UNIT={unit}",), (f"UNIT={unit}", "_PID=1")):
-        said = output("journalctl", "-b", "-q", "-o", "cat", "-p", "err", "-n", "1", *match, timeout=5)
-        if said[0] == 0 and said[1]:
-            return one_line(said[1])[:300]
-    return ""
+    return _newest_error(unit, of_systemd=False) or _newest_error(unit, of_systemd=True)
+
+
+def _newest_error(unit: str, of_systemd: bool) -> str:
+    match = (f"UNIT={unit}", "_PID=1") if of_systemd else (f"_SYSTEMD_UNIT={unit}",)
+    code, said = output("journalctl", "-b", "-q", "-o", "cat", "-p", "err", "-n", "1", *match, timeout=5)
+    return one_line(said)[:300] if code == 0 else ""
 
 
 @check(units.PORTS, needs=["accounts", "package-files", "ports"])
