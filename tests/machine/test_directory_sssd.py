@@ -85,9 +85,9 @@ def test_administrators_add_accounts_of_the_directory_only(machine, hub, directo
     with settings(machine, hub, "c.Authenticator.admin_users = {'alice'}"):
         alice = hub.login("alice", PASSWORD)
         assert alice.hub_api("POST", "/users", json={"usernames": ["dave"]}).status_code == 201
-        with pytest.raises(HubError, match="spells the name bob"):
+        with pytest.raises(HubError, match="spells it bob"):
             alice.hub_api("POST", "/users", json={"usernames": ["BOB"]})
-        with pytest.raises(HubError, match="no account of that name"):
+        with pytest.raises(HubError, match="no account nobody-here"):
             alice.hub_api("POST", "/users", json={"usernames": ["nobody-here"]})
 
 
