@@ -3,18 +3,15 @@
 import hashlib
 import io
 import json
-import pathlib
-import subprocess
 import tarfile
 import threading
 import time
 
-import harness
 import pytest
 import websocket
 from harness import wait_for
 from hubclient import Hub, HubError, KernelError, with_server
-from wheels import INDEX, offer, wheel
+from wheels import INDEX, for_environments, offer, wheel
 
 slow = pytest.mark.slow
 ROOT = "/opt/venvs/jupyterhub-environments"
@@ -22,7 +19,6 @@ KERNELS = "/usr/local/share/jupyter/kernels"
 TOOK = {"rollback": 0.3, "remove": 0.6, "prune": 0.5}  # seconds of each verb; those of the others are measured
 SIMPLE = "/srv/simple"
 UV_TOML = f'index-url = "file://{SIMPLE}"\nfind-links = ["{INDEX}"]\n'
-UV_LOCK = pathlib.Path(__file__).resolve().parents[2] / "src/environments/uv.txt"
 # Runs at each start of a Python that has it, and says so where root can be hurt.
 PTH = "import os; os.getuid() or open('/root/it-ran-as-root', 'w')\n"
 
@@ -30,16 +26,7 @@ PTH = "import os; os.getuid() or open('/root/it-ran-as-root', 'w')\n"
 @pytest.fixture(scope="session")
 def fetched(deb, say):
     """A folder of the host with uv, ipykernel and what that needs; made before the machine's network is entered, which leads nowhere."""
-    python = harness.python_of(deb)
-
-    def make(new):
-        pip = ["python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(new)]
-        platforms = [f"--platform=manylinux{name}_x86_64" for name in ("_2_28", "_2_17", "2014", "_2_12", "1")]
-        subprocess.run([*pip, "--no-deps", "--require-hashes", "--requirement", str(UV_LOCK)], check=True)
-        subprocess.run([*pip, f"--python-version={python}", *platforms, "ipykernel"], check=True)
-
-    key = hashlib.sha256(UV_LOCK.read_bytes()).hexdigest()[:12]
-    return harness.cached(harness.CACHE / "roots" / f"environments-{python}-{key}", "fetching uv and ipykernel", make, say)
+    return for_environments(deb, ["ipykernel"], say)
 
 
 @pytest.fixture(scope="module")

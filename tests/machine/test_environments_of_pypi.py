@@ -1,14 +1,12 @@
 """An environment as statisticians want it, pandas, scikit-learn and matplotlib: how long it takes beside plain pip, and what a second revision weighs."""
 
 import json
-import subprocess
 import time
 
-import harness
 import pytest
 from hubclient import with_server
-from test_environments import KERNELS, ROOT, UV_LOCK, ctl, run
-from wheels import INDEX, PIP_CONF
+from test_environments import KERNELS, ROOT, ctl, run
+from wheels import INDEX, PIP_CONF, for_environments
 
 pytestmark = pytest.mark.slow
 ASKED = "pandas\nscikit-learn\nmatplotlib\n"
@@ -22,15 +20,7 @@ round(sklearn.linear_model.LinearRegression().fit(frame[["x"]], frame["y"]).coef
 @pytest.fixture(scope="session")
 def fetched(deb, say):
     """A folder of the host with all of it; made before the machine's network is entered, which leads nowhere."""
-    python = harness.python_of(deb)
-
-    def make(new):
-        pip = ["python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(new)]
-        platforms = [f"--platform=manylinux{name}_x86_64" for name in ("_2_28", "_2_17", "2014", "_2_12", "1")]
-        subprocess.run([*pip, "--no-deps", "--require-hashes", "--requirement", str(UV_LOCK)], check=True)
-        subprocess.run([*pip, f"--python-version={python}", *platforms, "ipykernel", "tabulate", *ASKED.split()], check=True)
-
-    return harness.cached(harness.CACHE / "roots" / f"statistics-{python}-1", "fetching pandas, scikit-learn and matplotlib", make, say)
+    return for_environments(deb, ["ipykernel", "tabulate", *ASKED.split()], say)
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,13 @@ import base64
 import hashlib
 import io
 import pathlib
+import subprocess
 import tempfile
 import zipfile
 
+import harness
+
+UV_LOCK = pathlib.Path(__file__).resolve().parents[2] / "src/environments/uv.txt"
 INDEX = "/srv/index"
 R_INDEX = "/srv/r"
 R_PACKAGE = {
@@ -31,6 +35,20 @@ def wheel(name, version, files, requires=()):
         for path, text in {**texts, f"{info}/RECORD": f"{record}{info}/RECORD,,\n"}.items():
             zipped.writestr(path, text)
     return archive.getvalue()
+
+
+def for_environments(deb, names, say):
+    """Return a folder (Path) of the host with uv, and the wheels of `names` (str) and all that they need, for the Python of `deb` (Path)."""
+    python = harness.python_of(deb)
+
+    def make(new):
+        pip = ["python3", "-m", "pip", "download", "--quiet", "--only-binary=:all:", "--dest", str(new)]
+        platforms = [f"--platform=manylinux{name}_x86_64" for name in ("_2_28", "_2_17", "2014", "_2_12", "1")]
+        subprocess.run([*pip, "--no-deps", "--require-hashes", "--requirement", str(UV_LOCK)], check=True)
+        subprocess.run([*pip, f"--python-version={python}", *platforms, *names], check=True)
+
+    key = hashlib.sha256(UV_LOCK.read_bytes() + " ".join(names).encode()).hexdigest()[:12]
+    return harness.cached(harness.CACHE / "roots" / f"environments-{python}-{key}", f"fetching uv and {' '.join(names)}", make, say)
 
 
 def offer(machine, name, version, files, requires=()):
