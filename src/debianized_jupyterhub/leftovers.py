@@ -41,10 +41,11 @@ def environments(kernels: Path) -> Iterator[str]:
     for program in dict.fromkeys(_kernels(kernels)):
         if found := pythons_of(program):
             folder, old, new = found
+            # Without setuptools: Python 3.11 puts its own into an environment, the new Python has none to offer.
             site, quoted = shlex.quote(f"{folder}/lib/python{old}/site-packages"), shlex.quote(folder)
             yield (
-                f"{folder}: an environment of Python {old}, and this machine has {new}: jupyterhub-packages run pip freeze --path {site} > packages.txt; "
-                f"python3 -m venv --clear {quoted}; {quoted}/bin/pip install -r packages.txt"
+                f"{folder}: an environment of Python {old}, and this machine has {new}: jupyterhub-packages run pip freeze --exclude setuptools --path {site} "
+                f"> packages.txt; python3 -m venv --clear {quoted}; {quoted}/bin/pip install -r packages.txt"
             )
 
 
