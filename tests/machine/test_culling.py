@@ -139,6 +139,7 @@ def answer_pings(kernel):
         kernel.socket.recv()
 
 
+@pytest.mark.slow  # nothing of the services is the site's since they are added behind its configuration
 def test_site_may_have_services_of_its_own(machine, hub, idle, culling):
     machine.write(
         "/etc/jupyterhub/jupyterhub_config.d/10-site.py",

@@ -307,12 +307,13 @@ def test_extension_manager_installs_nothing(alice):
     assert config["extensionManager"]["can_install"] is False
 
 
-def exports(page):
-    """Open the menu of export formats; return its entries (list of str)."""
+def exports(browser, page):
+    """Open the menu of export formats and take a picture; return its entries (list of str)."""
     menu(page, "File", "Save and Export Notebook As")
     entries = page.locator(".lm-Menu").last.locator(".lm-Menu-itemLabel")
     expect(entries.filter(has_text="HTML")).to_be_visible()
     names = entries.all_inner_texts()
+    browser.screenshot(page, "exports")
     page.keyboard.press("Escape")
     page.keyboard.press("Escape")
     return names
@@ -324,9 +325,8 @@ def test_exports_are_those_that_work(browser, page, alice):
         page.goto("/user/alice/lab?reset")
         wait_for_lab(page)
         page.locator(".jp-LauncherCard[data-category=Notebook]").first.click()
-    names = exports(page)
+    names = exports(browser, page)
     assert "HTML" in names and not [name for name in names if "PDF" in name.upper()]
-    browser.screenshot(page, "exports")
 
 
 @pytest.mark.parametrize("name", sorted(ALWAYS - {"custom"}))

@@ -96,3 +96,15 @@ def test_full_disk_is_told(machine, hub, alice, full):
     assert "upgrade-db" not in machine.journal("-o", "cat", "-u", "jupyterhub")
     machine.sh(f"rm {STATE}/fill*")
     wait_for(hub.answers, "the hub answers", timeout=60)
+
+
+def test_damaged_database_is_told(machine, hub):
+    machine.sh(f"systemctl stop jupyterhub; cp -p {DATABASE} /root/kept.sqlite; printf nonsense | dd of={DATABASE} conv=notrunc status=none")
+    try:
+        assert machine.run("systemctl", "start", "jupyterhub", check=False).returncode != 0
+        said = f"jupyterhub: the database {DATABASE} is corrupt (file is not a database): `jupyterhub-ctl backups` lists"
+        assert said in machine.journal("-p", "err", "-o", "cat", "-u", "jupyterhub", "--since=-10s")
+        assert "Traceback" not in machine.journal("-o", "cat", "-u", "jupyterhub", "--since=-10s")
+    finally:
+        machine.sh(f"systemctl stop jupyterhub; cp -p /root/kept.sqlite {DATABASE}; systemctl start jupyterhub")
+    assert hub.answers()

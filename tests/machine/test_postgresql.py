@@ -10,7 +10,7 @@ from harness import wait_for
 from hubclient import BASE, HubError
 from repack import add_migration, repack
 
-PACKAGES = ("postgresql", "postgresql-client")
+PACKAGES = ("--no-install-recommends", "postgresql", "postgresql-client")
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-database.py"
 # Her server keeps what the hub says for 1 s.
 SETTINGS = """c = get_config()

@@ -117,6 +117,7 @@ def test_apt_update_and_install(server, deb):
     assert server.sh(VERSION) == deb.name.split("_")[1]
 
 
+@pytest.mark.slow  # test_upgrade has it each time, with all that may go wrong
 def test_apt_upgrade_keeps_running_notebooks(server, repository, deb, alice, kernel, tmp_path):
     version = next_version(repository, deb, tmp_path)
     with Prober(alice, f"{alice.prefix}api/status") as notebook:
