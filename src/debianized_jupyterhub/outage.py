@@ -23,7 +23,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackErro
 from tornado import web
 
 from . import ports, state
-from .database import in_short, sqlite_file
+from .database import MEND, in_short, sqlite_file
 from .handlers import in_place_of
 from .paths import STATE
 
@@ -98,8 +98,16 @@ def look(url: str, engine: sqlalchemy.Engine) -> Trouble | None:
         with engine.connect() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if path else "SELECT 1")
     except (SQLAlchemyError, OSError) as error:
-        return trouble(error, url)
+        return trouble(error, url) or _damage(error, path)
     return None
+
+
+def _damage(error: Exception, path: str | None) -> Trouble | None:
+    """Return what `error` says of a file that is no SQLite database any more, None where it is another kind of error."""
+    said = in_short(getattr(error, "orig", None) or error)
+    if not path or not ("malformed" in said or "not a database" in said):
+        return None
+    return Trouble(f"The hub's database is damaged. {TELL}", f"the database {path} is corrupt ({said}): {MEND}", False)
 
 
 def wait_for(url: str, settings: dict[str, Any], log: logging.Logger) -> None:
