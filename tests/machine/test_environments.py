@@ -326,6 +326,17 @@ def test_no_network(index, work):
     assert "Connection refused" in done.stderr.splitlines()[-1] and everything(index) == before
 
 
+def test_settings_of_uv_beside_the_file_do_not_count(index, work):
+    """Who can write to a folder above it could choose where root installs what into."""
+    index.write("/srv/uv.toml", 'no-index = true\n[pip]\ntarget = "/root/elsewhere"\n')
+    try:
+        ctl(index, "add", "new", asked(index, "answer\n"))
+        assert index.run("test", "-e", "/root/elsewhere", check=False).returncode
+    finally:
+        index.sh("rm /srv/uv.toml")
+        ctl(index, "remove", "new", "--force", check=False)
+
+
 def test_upgrade_that_fails_changes_nothing(index, upgraded, alice):
     before = everything(index)
     assert "unsatisfiable" in ctl(index, "upgrade", "work", asked(index, "answer==7"), check=False).stderr

@@ -19,6 +19,7 @@ CACHE = ROOT / ".cache"  # on the file system of the environments, for files to 
 LARGEST = 2 << 30  # bytes of the cache that no environment shares
 FETCHED = ROOT / ".uv"
 SETTING = "JUPYTERHUB_UV"
+CONFIG = Path("/etc/uv/uv.toml")
 
 
 class UvFailed(Failure):
@@ -70,18 +71,23 @@ def pip(*arguments: str) -> None:
 
 def _variables() -> dict[str, str]:
     """Return the environment of uv and pip: the caller's, which may name an index or a proxy, without what is meant for another Python."""
-    foreign = ("PYTHON", "VIRTUAL_ENV", "CONDA", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
+    foreign = ("PYTHON", "VIRTUAL_ENV", "CONDA", "PIP_TARGET", "PIP_PREFIX", "PIP_USER", "UV_CONFIG_FILE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     own = {"UV_CACHE_DIR": str(CACHE), "UV_PYTHON_DOWNLOADS": "never", "UV_LINK_MODE": "hardlink", "UV_NO_BUILD": "1", "NO_COLOR": "1", "LC_ALL": "C.UTF-8"}
     return {"UV_SYSTEM_CERTS": "1", **kept, **own}
 
 
 def run(*arguments: str, given: str = "", folder: Path = ROOT) -> None:
-    """Run uv in `folder`, with `given` on its standard input; what it says is shown, and where it fails, raised (UvFailed, NoSpace)."""
+    """Run uv in `folder`, with `given` on its standard input; what it says is shown, and where it fails, raised (UvFailed, NoSpace).
+
+    Only CONFIG counts: a uv.toml in the folder or above it may be a user's, and could name another index, or another place to install into.
+    """
     CACHE.mkdir(mode=0o700, exist_ok=True)
     command = [program(), *arguments]
+    config = {"UV_CONFIG_FILE": str(CONFIG)} if CONFIG.exists() and "--no-config" not in arguments else {"UV_NO_CONFIG": "1"}
+    env = {**_variables(), **config}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, errors="replace", env=_variables(), cwd=folder) as uv:
+    with subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, errors="replace", env=env, cwd=folder) as uv:
         assert uv.stdin and uv.stderr
         uv.stdin.write(given)
         uv.stdin.close()
