@@ -185,7 +185,8 @@ def _at_work() -> Iterator[None]:
     os.umask(0o022)  # users are to read it
     try:
         ROOT.mkdir(parents=True, exist_ok=True)
-        with open(ROOT / ".lock", "w") as lock:
+        # Who can open it can hold it, also for reading.
+        with open(os.open(ROOT / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
