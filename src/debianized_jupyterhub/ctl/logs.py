@@ -18,7 +18,7 @@ from .names import complete
 from .sudoers import require_name
 
 SERVER, GATE = "jupyterhub-singleuser", "jupyterhub-spawner"
-FIELDS = "MESSAGE,SYSLOG_IDENTIFIER,_SYSTEMD_UNIT,_PID,JUPYTERHUB_USER,JUPYTERHUB_BY"
+FIELDS = "MESSAGE,_UID,_SYSTEMD_UNIT,_PID,JUPYTERHUB_USER,JUPYTERHUB_BY"
 
 
 @click.command()
@@ -35,9 +35,9 @@ def logs(name: str, since: str, follow: bool) -> None:
     uid = None
     with contextlib.suppress(KeyError):
         uid = pwd.getpwnam(name).pw_uid
-    found = False
-    for entry in _entries(uid, since, follow):
-        if text := _line(entry, name):
+    found, hubs_uid = False, _hubs_uid()
+    for entry in _entries(uid, hubs_uid, since, follow):
+        if text := _line(entry, name, hubs_uid):
             found = True
             click.echo(text)
     if not found and uid is None:
@@ -46,13 +46,13 @@ def logs(name: str, since: str, follow: bool) -> None:
         click.echo(f"jupyterhub-ctl: nothing about {name} since {since}", err=True)
 
 
-def _entries(uid: int | None, since: str, follow: bool) -> Iterator[dict[str, Any]]:
+def _entries(uid: int | None, hubs_uid: int, since: str, follow: bool) -> Iterator[dict[str, Any]]:
     """Yield the entries (dict) of servers of that uid, of the hub and of the gate to sudo. Raises Failure."""
-    matches = [f"_SYSTEMD_UNIT={units.HUB}", "+", f"SYSLOG_IDENTIFIER={GATE}", f"_UID={_hubs_uid()}"]
+    matches = [f"_SYSTEMD_UNIT={units.HUB}", "+", f"SYSLOG_IDENTIFIER={GATE}", f"_UID={hubs_uid}"]
     if uid is not None:
         matches += ["+", f"SYSLOG_IDENTIFIER={SERVER}", f"_UID={uid}"]
     more = ["--follow", "--no-tail"] if follow else []
-    command = ["journalctl", "--quiet", "--output=json", f"--output-fields={FIELDS}", "--priority=info", f"--since={since}", *more, *matches]
+    command = ["journalctl", "--quiet", "--all", "--output=json", f"--output-fields={FIELDS}", "--priority=info", f"--since={since}", *more, *matches]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True) as process:
         assert process.stdout and process.stderr
         for line in process.stdout:
@@ -69,16 +69,25 @@ def _hubs_uid() -> int:
         raise Failure(f"there is no account {accounts.HUB}: `dpkg-reconfigure jupyterhub` makes it") from None
 
 
-def _line(entry: dict[str, Any], name: str) -> str:
-    """Return an entry as a line, "" for one of the hub's about somebody else. Nothing in it acts on a terminal."""
-    said = entry.get("MESSAGE") or ""
-    text = said if isinstance(said, str) else bytes(said).decode(errors="replace")  # journalctl's form for what cannot be printed
-    source = entry.get("SYSLOG_IDENTIFIER") or ""
-    if source != SERVER or entry.get("_SYSTEMD_UNIT") == units.HUB:
+def _text(said: Any) -> str:
+    """Return a field of journalctl's JSON as text: a list has the bytes of what cannot be printed, or several values."""
+    if isinstance(said, list):
+        return bytes(said).decode(errors="replace") if all(isinstance(part, int) for part in said) else "\n".join(map(_text, said))
+    return said or ""
+
+
+def _line(entry: dict[str, Any], name: str, hubs_uid: int) -> str:
+    """Return an entry as a line, "" for one of the hub's about somebody else. Nothing in it acts on a terminal.
+
+    Whose it is, fields say that the journal itself has added: others can be anything, and more than one.
+    """
+    text = _text(entry.get("MESSAGE"))
+    is_hubs = entry.get("_SYSTEMD_UNIT") == units.HUB
+    if is_hubs or entry.get("_UID") == str(hubs_uid):
         whose = name in (entry.get("JUPYTERHUB_USER"), entry.get("JUPYTERHUB_BY"))
         if not whose and not re.search(rf"(?<![\w.@\\-]){re.escape(name)}(?![\w-]|\.\w)", text):
             return ""
-        source = "gate" if source == GATE else "hub"
+        source = "hub" if is_hubs else "gate"
     else:
         source = "server"
     when = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6).astimezone()
