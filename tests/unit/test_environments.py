@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from debianized_jupyterhub import environments
-from debianized_jupyterhub.ctl import environment
+from debianized_jupyterhub.ctl import environment, environment_build
 
 
 @pytest.fixture
@@ -22,3 +22,14 @@ def root(tmp_path, monkeypatch):
 def test_nobody_else_can_hold_the_lock(root):
     with environment._at_work():
         assert stat.S_IMODE((root / ".lock").stat().st_mode) == 0o600
+
+
+def test_no_password_is_in_the_lock_that_users_can_read(tmp_path):
+    """Nor in the backup's. uv writes those of addresses into its lock; an option may be indented, or go over two lines."""
+    file = tmp_path / "lock.txt"
+    file.write_text(
+        "# --hash= of https://u:secret@host\n--index-url \\\n    https://u:secret@host/simple\n  --extra-index-url https://u:secret@host\n"
+        "answer @ https://u:secret@host/a@1/answer-1.0.whl \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\n    # via x\nextra==1.0 --hash=sha256:3\n"
+    )
+    lock = environment_build.lock_text([file, file])
+    assert lock == "answer @ https://host/a@1/answer-1.0.whl \\\n    --hash=sha256:1 \\\n    --hash=sha256:2\nextra==1.0 --hash=sha256:3\n"

@@ -87,9 +87,9 @@ def locked(wanted: Source, python: str, work: Path) -> tuple[list[Path], list[st
 
 
 def lock_text(locks: list[Path]) -> str:
-    """Return the lock that is kept: without comments and without options, which may hold an index's password."""
-    lines = [line for lock in locks for line in lock.read_text().splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    text = "".join(f"{line}\n" for line in lines if not line.startswith("-"))
+    """Return the lock that is kept: without comments, options and passwords in addresses, since users can read it."""
+    lines = [line for lock in locks for line in re.split(r"(?<!\\)\n", lock.read_text()) if line.strip() and line.lstrip()[0] not in "#-"]
+    text = re.sub(r"(?<=://)[^/\s]*@", "", "".join(f"{line}\n" for line in lines))
     packages = re.split(r"^(?=\w)", text, flags=re.MULTILINE)
     return "".join({package.partition("\n")[0]: package for package in packages}.values())  # two locks may have the same
 
