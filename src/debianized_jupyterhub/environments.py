@@ -134,9 +134,10 @@ class Environment:
         self.note.unlink(missing_ok=True)
         shutil.rmtree(gone)
 
-    def prune(self, keep: int) -> list[Revision]:
-        """Remove revisions that nobody uses, but not the current one and the last `keep`; return what has gone."""
-        old = [revision for revision in self.revisions()[:-keep] if revision.number != self.current.number and not revision.processes()]
+    def prune(self, keep: int, before: Revision | None = None) -> list[Revision]:
+        """Remove revisions that nobody uses, but not the current one, the one `before` it and the last `keep`; return what has gone."""
+        spared = {self.current.number, before.number if before and keep > 1 else 0}
+        old = [revision for revision in self.revisions()[:-keep] if revision.number not in spared and not revision.processes()]
         for revision in old:
             revision.remove()
         return old

@@ -70,7 +70,7 @@ def upgrade(name: str, file: Path | None, python: str | None) -> None:
         if revision:
             it.switch(revision)
             _note(it)
-        gone = it.prune(_keep())
+        gone = it.prune(_keep(), before)
         uv.bound_cache()
     if not revision:
         click.echo(f"{name}: there is nothing newer than revision {before.number}")
@@ -282,6 +282,6 @@ def _row(it: Environment, seen: set[int]) -> dict[str, Any]:
 
 def _rest(before: Revision, gone: list[Revision]) -> str:
     """Say what became of the revision that was current, and which have gone."""
-    users = len(before.processes())
-    kept = f"{users} processes keep revision {before.number} until they end" if users else f"revision {before.number} is kept for `rollback`"
-    return f"{kept}{'; removed: ' + ', '.join(str(revision.number) for revision in gone) if gone else ''}"
+    users, numbers = len(before.processes()), [revision.number for revision in gone]
+    kept = [f"{users} processes keep revision {before.number} until they end" if users else f"revision {before.number} is kept for `rollback`"]
+    return "; ".join([*(kept if before.number not in numbers else ()), *([f"removed: {', '.join(map(str, numbers))}"] if numbers else ())])
