@@ -24,7 +24,7 @@ def test_lock_is_last():
     assert [line[2:] for line in text.splitlines() if line in ("# allow", "# deny", "# lock")] == ["allow", "deny", "lock"]
 
 
-@pytest.mark.parametrize("name", ["%g", "%#1", "+n", "#1", "!a", "-x", "", "a\n", "a:b", "a/b", "\x1b[31m", "n" * 256])
+@pytest.mark.parametrize("name", ["%g", "%#1", "+n", "#1", "!a", "-x", "", " ", " alice", "alice ", "a\n", "a:b", "a/b", "\x1b[31m", "n" * 256])
 def test_what_is_no_name(name):
     with pytest.raises(Failure):
         sudoers.require_name(name)

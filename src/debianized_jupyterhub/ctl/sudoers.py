@@ -47,7 +47,7 @@ def require_name(name: str) -> None:
     """Raise Failure for what cannot be an account in sudoers, though sudo would take it for something: a group, a uid, a net group."""
     if name[:1] in ("%", "+"):
         raise Failure(f"{name}: groups belong into JUPYTER_USERS: `visudo {SUDOERS}`")
-    if not name or len(name) > 255 or name[0] in "#-!" or not name.isprintable() or set(name) & set("/:"):
+    if not name or len(name) > 255 or name[0] in "#-!" or name != name.strip() or not name.isprintable() or set(name) & set("/:"):
         raise Failure(f"{name!r:.60} is not a valid name of an account; use one that `getent passwd` lists")
 
 
