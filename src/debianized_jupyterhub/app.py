@@ -199,7 +199,7 @@ class Hub(JupyterHub):
             self.handlers = [(pattern, ours(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
-        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/accounts"), AccountsHandler))
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/accounts"), outage.outspoken(hardened(AccountsHandler))))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "ready"), hardened(outage.Ready)))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)
         self._periodic_callbacks["message"].start()

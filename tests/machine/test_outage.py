@@ -61,6 +61,8 @@ def test_locked_database_is_told(machine, hub, alice, locked):
     assert machine.run("jupyterhub-ctl", "status", check=False).returncode == 3
     state = json.loads(machine.run("jupyterhub-ctl", "status", "--json", check=False).stdout)
     assert state["state"] == "degraded" and state["problem"].startswith(f"the database {DATABASE} is locked")
+    done = machine.run("jupyterhub-ctl", "user", "lock", "alice", check=False)
+    assert done.returncode and IN_USE in done.stderr and "This is for" not in done.stderr
     (line,) = [line for line in machine.journal("-p", "err", "-o", "cat", "-u", "jupyterhub").splitlines() if "is locked" in line]
     assert f"the database {DATABASE} is locked: `fuser -v {DATABASE}` names the program, stop that" in line
     machine.sh("systemctl stop lock")
