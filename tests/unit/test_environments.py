@@ -1,8 +1,10 @@
 """What jupyterhub-ctl environment does before and after uv: ctl/environment.py, ctl/environment_build.py, environments.py."""
 
+import json
 import stat
 
 import pytest
+from click import testing
 
 from debianized_jupyterhub import environments
 from debianized_jupyterhub.ctl import environment, environment_build
@@ -56,3 +58,25 @@ def test_revision_before_is_kept_for_rollback(root, keep, gone, said):
     pruned = it.prune(keep, before)
     assert [revision.number for revision in pruned] == gone
     assert environment._rest(before, pruned) == said
+
+
+@pytest.mark.parametrize(
+    "asked, arguments, is_new",
+    [("answer<3\n", [], False), ("answer<3\n", ["FILE"], False), ("answer\n", ["FILE"], True), ("answer<3\n", ["--python", "/usr/bin/python3"], True)],
+)
+def test_upgrade_to_the_same_packages(root, tmp_path, monkeypatch, asked, arguments, is_new):
+    """What was asked for by another file, or another interpreter, holds from then on, also where nothing else changes today."""
+    it = made(root, 1)
+    revision = it.current.folder
+    (revision / environments.RECORD).write_text(json.dumps({"python": "3.13.5", "interpreter": None, "input": "requirements.txt"}))
+    (revision / "lock.txt").write_text("answer==2.0 --hash=sha256:1\n")
+    (revision / "input").mkdir()
+    (revision / "input/requirements.txt").write_text("answer<3\n")
+    (tmp_path / "requirements.txt").write_text(asked)
+    told = []
+    monkeypatch.setattr(environment, "build", lambda *given: told.append(given[3]("answer==2.0 --hash=sha256:1\n")))
+    monkeypatch.setattr(environment, "version_of", lambda python: "3.13.5")
+    monkeypatch.setattr(environment.uv, "bound_cache", lambda: None)
+    command = ["upgrade", "work", *(each.replace("FILE", str(tmp_path / "requirements.txt")) for each in arguments)]
+    done = testing.CliRunner().invoke(environment.environment, command)
+    assert (done.exit_code, told) == (0, [is_new]), done.output

@@ -62,10 +62,11 @@ def upgrade(name: str, file: Path | None, python: str | None) -> None:
         it = _require(name)
         before = it.current
         record = _record(before)
-        wanted = source(file or before.folder / "input" / str(record["input"]))
+        asked, kept = before.folder / "input" / str(record["input"]), before.folder / "lock.txt"
+        wanted = source(file or asked)
         interpreter = python or record["interpreter"]
-        kept = before.folder / "lock.txt"
-        same = minor(version_of(interpreter or PYTHON)) == minor(record["python"]) and kept.exists()
+        same = minor(version_of(interpreter or PYTHON)) == minor(record["python"]) and interpreter == record["interpreter"] and kept.exists()
+        same = same and (not file or (asked.exists() and asked.read_text() == wanted.text))  # the next upgrade is from this one
         revision = build(it, wanted, interpreter, lambda lock: not same or lock != lock_text([kept]))
         if revision:
             it.switch(revision)
