@@ -80,3 +80,11 @@ def test_upgrade_to_the_same_packages(root, tmp_path, monkeypatch, asked, argume
     command = ["upgrade", "work", *(each.replace("FILE", str(tmp_path / "requirements.txt")) for each in arguments)]
     done = testing.CliRunner().invoke(environment.environment, command)
     assert (done.exit_code, told) == (0, [is_new]), done.output
+
+
+def test_upgrade_with_a_bad_setting_changes_nothing(root, monkeypatch):
+    made(root, 1)
+    monkeypatch.setattr(environment, "default_setting", lambda *_: "all")
+    monkeypatch.setattr(environment, "build", lambda *_: pytest.fail("it has begun"))
+    done = testing.CliRunner().invoke(environment.environment, ["upgrade", "work"])
+    assert done.exit_code == 1 and "JUPYTERHUB_ENVIRONMENT_REVISIONS=all in " in done.output

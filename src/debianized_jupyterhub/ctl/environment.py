@@ -59,7 +59,7 @@ def add(name: str, file: Path, group: str | None, python: str | None) -> None:
 def upgrade(name: str, file: Path | None, python: str | None) -> None:
     """Make a new revision of NAME, with FILE in place of what it was made of, or with the newest versions of that; new kernels start from it."""
     with _at_work():
-        it = _require(name)
+        it, keep = _require(name), _keep()
         before = it.current
         record = _record(before)
         asked, kept = before.folder / "input" / str(record["input"]), before.folder / "lock.txt"
@@ -71,7 +71,7 @@ def upgrade(name: str, file: Path | None, python: str | None) -> None:
         if revision:
             it.switch(revision)
             _note(it)
-        gone = it.prune(_keep(), before)
+        gone = it.prune(keep, before)
         uv.bound_cache()
     if not revision:
         click.echo(f"{name}: there is nothing newer than revision {before.number}")
