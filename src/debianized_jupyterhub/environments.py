@@ -173,6 +173,7 @@ def sweep() -> None:
 
 
 def _sweep(environment: Environment) -> None:
+    _new(environment.current_link).unlink(missing_ok=True)
     children = [child for child in environment.folder.iterdir() if child.name.isdecimal()]
     if not environment.exists:
         if len(children) == len(list(environment.folder.iterdir())):  # else it is not of our making
@@ -200,9 +201,14 @@ def disk_used(folder: Path, seen: set[int]) -> int:
     return used
 
 
+def _new(link: Path) -> Path:
+    """Return the name that a link has until it is put in its place."""
+    return link.with_name(f".{link.name}.new")
+
+
 def _point(link: Path, target: str) -> None:
     """Make `link` lead to `target`, in one step."""
-    new = link.with_name(f".{link.name}.new")
+    new = _new(link)
     new.unlink(missing_ok=True)
     new.symlink_to(target)
     new.replace(link)

@@ -88,3 +88,15 @@ def test_upgrade_with_a_bad_setting_changes_nothing(root, monkeypatch):
     monkeypatch.setattr(environment, "build", lambda *_: pytest.fail("it has begun"))
     done = testing.CliRunner().invoke(environment.environment, ["upgrade", "work"])
     assert done.exit_code == 1 and "JUPYTERHUB_ENVIRONMENT_REVISIONS=all in " in done.output
+
+
+@pytest.mark.parametrize("numbers", [(), (1,)])
+def test_switch_that_was_cut_off_leaves_nothing(root, numbers):
+    """Else the name of a first revision could never be used again."""
+    (root / "work/2").mkdir(parents=True)
+    if numbers:
+        made(root, *numbers).offer()
+    (root / "work/.current.new").symlink_to("2")
+    with environment._at_work():
+        assert sorted(path.name for path in root.glob("work/*")) == (["1", "current"] if numbers else [])
+        assert (root / "work").exists() == bool(numbers)
