@@ -36,7 +36,7 @@ def index(fetched, machine):
     offer(machine, "answer", "2.0", {"answer.py": "value = 43\n", "of_answer.pth": PTH})
     offer(machine, "extra", "1.0", {"extra.py": "value = 1\n"})
     offer(machine, "tornado", "6.1", {"tornado/__init__.py": "raise ImportError('too old')\n"})
-    offer(machine, "broken", "1.0", {"broken.py": "import os\nraise ImportError(f'uid {os.getuid()}')\n"})
+    offer(machine, "broken", "1.0", {"broken.py": "import os\nraise ImportError(f'uid {os.getuid()}\\n\\033[31mmore')\n"})
     offer(machine, "withdrawn", "1.0", {"withdrawn.py": ""})
     machine.sh(f"mkdir -p {SIMPLE}/withdrawn; mv {INDEX}/withdrawn-* {SIMPLE}/withdrawn; cd {INDEX}; tar czf compiled-1.0.tar.gz /etc/hostname")
     name = "withdrawn-1.0-py3-none-any.whl"
@@ -133,6 +133,7 @@ def test_what_is_installed_never_runs_as_root(index, work):
     assert index.run("test", "-e", "/root/it-ran-as-root", check=False).returncode
     failed = ctl(index, "add", "other", asked(index, "broken\n"), check=False)
     assert failed.returncode == 1 and "broken 1.0 cannot be imported: ImportError: uid " in failed.stderr and "uid 0" not in failed.stderr
+    assert failed.stderr.endswith(" \\x1b[31mmore\n")  # in one line, in which nothing acts on the terminal
 
 
 @pytest.mark.parametrize("account", ["alice", "jupyterhub", "jupyterhub-login"])

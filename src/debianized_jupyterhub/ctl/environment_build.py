@@ -19,6 +19,7 @@ import click
 
 from .. import files
 from ..environments import RECORD, ROOT, WORK, Environment, Revision
+from ..journal import plain
 from ..layers import VERSION
 from ..paths import LIBEXEC, TREES
 from . import uv
@@ -174,7 +175,7 @@ def _try(environment: Environment, folder: Path, names: list[str]) -> None:
     command = ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *options]
     code, said = output(*command, f"{folder}/bin/python", f"{LIBEXEC}/try-environment", str(folder), *names, timeout=TRIAL + 30)
     if code:
-        raise Failure(said.splitlines()[-1].strip() if said else f"the kernel could not be tried (exit code {code}): see `journalctl -n 50`")
+        raise Failure(plain(said.splitlines()[-1].strip()) if said else f"the kernel could not be tried (exit code {code}): see `journalctl -n 50`")
 
 
 def _keep(folder: Path, wanted: Source, lock: str, record: dict[str, object]) -> None:
