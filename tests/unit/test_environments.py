@@ -100,3 +100,26 @@ def test_switch_that_was_cut_off_leaves_nothing(root, numbers):
     with environment._at_work():
         assert sorted(path.name for path in root.glob("work/*")) == (["1", "current"] if numbers else [])
         assert (root / "work").exists() == bool(numbers)
+
+
+@pytest.mark.parametrize(
+    "text, other",
+    [
+        ("-r base.txt\n", "base.txt"),
+        ("answer\n  --constraint=more/versions.txt\n", "more/versions.txt"),
+        ("-r /srv/base.txt\n-c https://host/c\n--requirement=/b\nanswer-c\n", None),
+    ],
+)
+def test_upgrade_of_a_file_that_names_others(root, monkeypatch, text, other):
+    """They are not beside the copy that is kept."""
+    revision = made(root, 1).current.folder
+    (revision / environments.RECORD).write_text(json.dumps({"python": "3.13.5", "interpreter": None, "input": "requirements.txt"}))
+    (revision / "input").mkdir()
+    (revision / "input/requirements.txt").write_text(text)
+    begun = []
+    monkeypatch.setattr(environment, "build", lambda *_: begun.append(True))
+    monkeypatch.setattr(environment, "version_of", lambda python: "3.13.5")
+    monkeypatch.setattr(environment.uv, "bound_cache", lambda: None)
+    done = testing.CliRunner().invoke(environment.environment, ["upgrade", "work"])
+    assert (done.exit_code, bool(begun)) == ((1, False) if other else (0, True)), done.output
+    assert f"that names {other}, which is not kept: `jupyterhub-ctl environment upgrade work FILE`" in done.output or not other

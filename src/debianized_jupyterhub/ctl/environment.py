@@ -3,6 +3,7 @@
 import fcntl
 import grp
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from .common import FULL, Busy, Failure, NoSpace, default_setting, require_no_se
 from .environment_build import PYTHON, Source, build, lock_text, minor, source, version_of
 
 RESERVED = "python3"  # and what begins with it: names of the bundled kernel
+OTHERS = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(?!\w+://)([^\s=/]\S*)", re.MULTILINE)  # files beside a requirements.txt
 COLUMNS = {"name": "NAME", "revision": "REVISION", "python": "PYTHON", "packages": "PACKAGES", "processes": "PROCESSES", "bytes": "BYTES", "group": "GROUP"}
 REVISIONS = {"revision": "REVISION", "state": "STATE", "made": "MADE", "by": "BY", "python": "PYTHON", "packages": "PACKAGES", "processes": "PROCESSES"}
 
@@ -64,6 +66,8 @@ def upgrade(name: str, file: Path | None, python: str | None) -> None:
         record = _record(before)
         asked, kept = before.folder / "input" / str(record["input"]), before.folder / "lock.txt"
         wanted = source(file or asked)
+        if not file and (others := OTHERS.search(wanted.text)):
+            raise Failure(f"{name} was made of a file that names {others[1]}, which is not kept: `jupyterhub-ctl environment upgrade {name} FILE`")
         interpreter = python or record["interpreter"]
         same = minor(version_of(interpreter or PYTHON)) == minor(record["python"]) and interpreter == record["interpreter"] and kept.exists()
         same = same and (not file or (asked.exists() and asked.read_text() == wanted.text))  # the next upgrade is from this one
