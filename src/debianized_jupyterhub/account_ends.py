@@ -169,9 +169,9 @@ class Accounts:
 
     async def look(self) -> None:
         """Look whether the accounts of running servers are still there and still the same; where accounts are in local files alone, those of all users."""
-        running = [user.name for user in list(self._hub.users.values()) if user.active]
+        running = {user.name for user in list(self._hub.users.values()) if user.active}
         if await self._look_at(running):
-            await self._look_at([name for (name,) in self._hub.db.query(orm.User.name) if name not in set(running)])
+            await self._look_at([name for (name,) in self._hub.db.query(orm.User.name) if name not in running])
 
     async def _look_at(self, names: Iterable[str]) -> bool:
         """Look at these; return whether no directory could know of others."""
