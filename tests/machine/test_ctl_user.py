@@ -384,7 +384,9 @@ def test_logs_are_of_one_user(machine, hub):
     assert re.search(r" hub\[\d+\]: Login at 127.0.0.1: alice", said) and re.search(r" hub\[\d+\]: The server of alice was stopped by alice", said)
     assert re.search(r" server\[\d+\]: ", said) and not [line for line in said.splitlines() if "bob" in line and "alice" not in line]
     machine.sh("runuser -u alice -- systemd-cat -t jupyterhub-singleuser printf 'a \\033[31mred line'")
-    assert "\x1b" not in ctl(machine, "logs", "alice").stdout
+    wait_for(lambda: "red line" in ctl(machine, "logs", "alice").stdout, "the journal has the line", timeout=10)
+    (line,) = [line for line in ctl(machine, "logs", "alice").stdout.splitlines() if "red line" in line]
+    assert " server[" in line and line.endswith(": a \\x1b[31mred line")
     assert "no such account" in refused(machine, 7, "logs", "nobody-at-all")
 
 
