@@ -170,6 +170,16 @@ def test_accounts_that_are_nobodys(machine):
     assert "neither the system nor the hub knows" in refused(machine, 7, "user", "deny", "alcie")
 
 
+def test_accounts_that_sudo_takes_for_one_are_left_alone(machine):
+    """A rule for one would be a rule for the other, who is not named."""
+    machine.sh("cp -p /etc/passwd /root/passwd; printf '%s:x:4100:100::/nonexistent:/bin/bash\\n' twin TWIN >>/etc/passwd")
+    try:
+        for verb in ("allow", "deny", "lock"):
+            assert "sudo does not tell twin from TWIN" in refused(machine, 1, "user", verb, "twin")
+    finally:
+        machine.sh("mv /root/passwd /etc/passwd")
+
+
 def test_file_of_somebody_else_is_left_alone(machine):
     machine.sh(f"cp -p {RULES} /root/rules; echo 'root ALL=(ALL) ALL' >>{RULES}")
     try:

@@ -231,6 +231,8 @@ def lock(name: str, timeout: int, as_json: bool) -> None:
     """
     require_root()
     name, account = _known(name)
+    if account:
+        _require_alone(account)
     hub = Hub()
     known = hub.account(name) is not None  # a hub that does not answer: nothing is changed then
     with sudoers.changed(name, admitted=False) as rules:
