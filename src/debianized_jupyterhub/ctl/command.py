@@ -17,6 +17,7 @@ def output(*command: str, timeout: float = 10) -> tuple[int, str]:
             errors="replace",
             timeout=timeout,
             env=env,
+            start_new_session=True,  # some become another account, which must not get hold of root's terminal (TIOCSTI of ioctl_tty(2))
         )
     except subprocess.TimeoutExpired:
         return 124, f"no answer after {timeout} s"
