@@ -68,7 +68,7 @@ def _session(number: str, what: str) -> Left:
     text = stdout_of("loginctl", "show-session", "--property=Service", "--property=RemoteHost", "--property=TTY", number)
     about = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     if about.get("Service") == SESSION_SERVICE:
-        return Left(f"what a notebook server has left in its session {number}: {what}", f"systemctl stop session-{number}.scope")
+        return Left(f"session {number} of a notebook server: {what}", f"systemctl stop session-{number}.scope")
     where = f" from {plain(about['RemoteHost'])}" if about.get("RemoteHost") else f" on {about['TTY']}" if about.get("TTY") else ""
     return Left(f"session {number} ({about.get('Service') or 'of no service'}{where}): {what}", f"loginctl terminate-session {number}")
 
