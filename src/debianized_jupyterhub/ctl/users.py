@@ -130,13 +130,13 @@ def _lines(about: dict[str, Any]) -> Iterator[str]:
         used = f"active {span(seconds_since(hub['last_activity']) or 0)} ago" if hub["last_activity"] else "never active"
         yield line("hub", f"{'administrator, ' if hub['admin'] else ''}{used}")
         for login in hub["logins"]:
-            yield line("login", f"{login['at']} from {login['address']}, {plain(login['browser'])}")
+            yield line("login", plain(f"{login['at']} from {login['address']}, {login['browser']}"))
         for token in hub["tokens"]:
-            yield line("token", f"{token['id']}, {plain(token['note'] or '')}, made {token['created']}, used {token['used'] or 'never'}")
+            yield line("token", plain(f"{token['id']}, made {token['created']}, used {token['used'] or 'never'}: {token['note'] or 'no note'}"))
     elif not about.get("problem"):
         yield line("hub", "does not know the user")
     for server in about["servers"]:
-        yield line("runs", f"server {server['name'] or ''} since {server['since']}".replace("  ", " "))
+        yield line("runs", plain(f"server {server['name'] or ''} since {server['since']}".replace("  ", " ")))
     for left in about["elsewhere"]:
         yield line("beside", f"{left['what']} (`{left['how']}`)")
 
