@@ -343,6 +343,20 @@ def test_remove_forgets_the_user_and_keeps_the_lock(machine, hub, bob):
     assert shown(machine, "bob")["hub"] is None
 
 
+@pytest.mark.parametrize("verb", ["deny", "lock"])
+def test_rule_of_an_account_of_a_directory_can_be_forgotten(machine, hub, verb):
+    """That it is not found says nothing there: root has to."""
+    machine.sh(f"useradd --no-create-home gone; {CTL} user {verb} gone; cp -p /etc/nsswitch.conf /root/; sed -i '/^passwd:/s/$/ sss/' /etc/nsswitch.conf")
+    try:
+        assert "the account gone is there" in refused(machine, 1, "user", "remove", "--gone", "gone")
+        machine.sh("userdel gone")
+        assert "with --gone if no directory" in ctl(machine, "user", "remove", "gone").stdout and "gone" in machine.sh(f"cat {RULES}")
+        ctl(machine, "user", "remove", "--gone", "gone")
+        assert "gone" not in machine.sh(f"cat {RULES}")
+    finally:
+        machine.sh("mv /root/nsswitch.conf /etc/nsswitch.conf")
+
+
 def test_backup_carries_the_rules(machine, hub):
     made = ctl(machine, "backup").stdout.strip()
     assert machine.sh(f"tar -xzOf {made} files{RULES}") == machine.sh(f"cat {RULES}")

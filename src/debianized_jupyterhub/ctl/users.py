@@ -305,16 +305,19 @@ def unlock(name: str) -> None:
 @user.command("remove")
 @name_argument
 @click.option("--timeout", default=30, show_default=True, help="Seconds to wait for the end of the servers.")
-def remove(name: str, timeout: int) -> None:
+@click.option("--gone", "is_gone", is_flag=True, help="The account is gone for good, though a directory could know it again: forget its deny or lock, too.")
+def remove(name: str, timeout: int, is_gone: bool) -> None:
     """Have the hub forget NAME: logins, tokens, servers, roles and groups at the hub, an `allow`. Home and account are left alone.
 
     A `deny` or `lock` stays as long as the account may be there; a user without one can log in again, as a new one. Once the account is gone, remove it again.
     """
     require_root()
     name, account = _known(name)
+    if is_gone and account:
+        raise Failure(f"the account {name} is there, uid {account.pw_uid}: `jupyterhub-ctl user unlock {shlex.quote(name)}` lets it in again")
     hub = Hub()
     known = hub.account(name) is not None
-    gone = account is None and _no_directory()
+    gone = is_gone or (account is None and _no_directory())
     if known:
         _end(hub, name, timeout, forget=1)
     with sudoers.changed(name, admitted=None) as rules:
@@ -323,7 +326,8 @@ def remove(name: str, timeout: int) -> None:
         kept = sudoers.said_of(name, rules)
     click.echo(f"the hub has forgotten {name}" if known else f"the hub does not know {name}")
     if kept:
-        click.echo(f"{name} stays {WORDS[kept[-1]]}: `jupyterhub-ctl user remove {shlex.quote(name)}` once more when the account is gone")
+        when = "once more when the account is gone" if account else "with --gone if no directory of /etc/nsswitch.conf will know it again"
+        click.echo(f"{name} stays {WORDS[kept[-1]]}: `jupyterhub-ctl user remove {shlex.quote(name)}` {when}")
     elif account and sudoers.admits(name):
         click.echo(f"{name} can log in again: `jupyterhub-ctl user deny {shlex.quote(name)}` prevents it")
 
