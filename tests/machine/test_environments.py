@@ -453,6 +453,8 @@ BAD_ARCHIVES = {
     "python": (says(python="3.7.3", suite="buster"), 9, "bad.tar needs Python 3.7 of buster, and this machine has "),
     "name": (says(environment="work"), 1, "there is an environment work already"),
     "hostile name": (says(environment="../../etc"), 1, "'../../etc' is not a valid name"),
+    "a manifest of little": (lambda members: members.update({"manifest.json": b'{"format": 1, "files": {}}'}), 9, " is missing in its manifest)"),
+    "a manifest without files": (says(files={}), 9, "(lock.txt is missing in its manifest)"),
     "newer": (says(format=2), 9, "comes from a newer version"),
 }
 

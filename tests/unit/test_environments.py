@@ -1,13 +1,16 @@
 """What jupyterhub-ctl environment does before and after uv: ctl/environment.py, ctl/environment_build.py, environments.py."""
 
+import io
 import json
 import stat
+import tarfile
 
 import pytest
 from click import testing
 
 from debianized_jupyterhub import environments
-from debianized_jupyterhub.ctl import environment, environment_build
+from debianized_jupyterhub.ctl import environment, environment_archive, environment_build
+from debianized_jupyterhub.ctl.common import BadArchive
 
 
 @pytest.fixture
@@ -123,3 +126,16 @@ def test_upgrade_of_a_file_that_names_others(root, monkeypatch, text, other):
     done = testing.CliRunner().invoke(environment.environment, ["upgrade", "work"])
     assert (done.exit_code, bool(begun)) == ((1, False) if other else (0, True)), done.output
     assert f"that names {other}, which is not kept: `jupyterhub-ctl environment upgrade work FILE`" in done.output or not other
+
+
+@pytest.mark.parametrize(
+    "about, missing", [({}, "architecture"), (dict.fromkeys([*environment_archive.SOURCE, "python", "suite", "architecture"], "x"), "lock.txt")]
+)
+def test_manifest_of_an_archive_that_lacks_something(tmp_path, about, missing):
+    manifest = json.dumps({"format": environment_archive.FORMAT, "files": {}, **about}).encode()
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        entry = tarfile.TarInfo(environment_archive.MANIFEST)
+        entry.size = len(manifest)
+        archive.addfile(entry, io.BytesIO(manifest))
+    with pytest.raises(BadArchive, match=rf"a.tar is damaged, or no archive of an environment \({missing} is missing in its manifest\)"):
+        environment_archive.unpack(tmp_path / "a.tar", tmp_path)

@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from ..environments import KERNELS, NAME, ROOT, Environment, Revision, disk_used, existing, is_ours, sweep
+from ..journal import plain
 from ..kernelspecs import SYSTEM
 from ..paths import DEFAULTS
 from . import environment_archive, uv
@@ -166,9 +167,9 @@ def import_(file: Path, name: str | None, group: str | None, python: str | None)
         interpreter = environment_archive.interpreter_for(file, about, python)
         lock, wheels = folder / "lock.txt", folder / "wheels"
         uv.program(wheels)
-        of = {key: about[key] for key in ("host", "environment", "revision", "made", "by", "archived")}
+        of = {key: about[key] for key in environment_archive.SOURCE}
         _add(made, Source(lock, lock.read_text(), wheels, {"archive": of}), group, interpreter)
-    click.echo(f"{made.name}: revision {about['revision']} of {about['environment']} as {about['host']} has archived it; {_offered(group)}")
+    click.echo(plain(f"{made.name}: revision {about['revision']} of {about['environment']} as {about['host']} has archived it; {_offered(group)}"))
 
 
 @environment.command()

@@ -29,6 +29,7 @@ from .environment_build import PYTHON, minor, version_of
 FORMAT = 1
 MANIFEST, LOCK, SBOM, WHEELS = "manifest.json", "lock.txt", "sbom.cdx.json", "wheels"
 MEMBER = re.compile(rf"{LOCK}|{re.escape(SBOM)}|{WHEELS}/[A-Za-z0-9][\w.+!-]*\.whl")
+SOURCE = ("host", "environment", "revision", "made", "by", "archived")  # what is noted of where an imported revision comes from
 ANOTHER = "archive the environment again, or fetch the file again"
 
 
@@ -97,6 +98,8 @@ def unpack(file: Path, work: Path) -> dict[str, Any]:
             if about["format"] != FORMAT:
                 raise BadArchive(f"{file} comes from a newer version: upgrade the package first")
             sums = dict(about["files"])
+            if missing := {*SOURCE, "python", "suite", "architecture"} - set(about) or {LOCK} - set(sums):
+                raise ValueError(f"{min(missing)} is missing in its manifest")
             (work / WHEELS).mkdir()
             while member := archive.next():
                 name = member.name
