@@ -13,6 +13,7 @@ import grp
 import json
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -90,9 +91,11 @@ class Environment:
     def write_note(self) -> None:
         """Keep the current lock for backups."""
         self.note.parent.mkdir(exist_ok=True)
-        group = f" --group {self.group}" if self.group else ""
+        record = self.current.record
+        options = [f"--{key} {shlex.quote(value)}" for key, value in (("group", self.group), ("python", record.get("interpreter"))) if value]
+        command = " ".join(["jupyterhub-ctl environment add", self.name, str(self.note), *options])
         new = self.note.with_name(f".{self.note.name}.new")
-        new.write_text(f"# jupyterhub-ctl environment add {self.name} {self.note}{group}\n# Python {self.current.record['python']}\n{self.lock()}")
+        new.write_text(f"# {command}\n# Python {record['python']}\n{self.lock()}")
         new.replace(self.note)
 
     def revisions(self) -> list[Revision]:

@@ -139,3 +139,16 @@ def test_manifest_of_an_archive_that_lacks_something(tmp_path, about, missing):
         archive.addfile(entry, io.BytesIO(manifest))
     with pytest.raises(BadArchive, match=rf"a.tar is damaged, or no archive of an environment \({missing} is missing in its manifest\)"):
         environment_archive.unpack(tmp_path / "a.tar", tmp_path)
+
+
+@pytest.mark.parametrize("interpreter, option", [(None, ""), ("/opt/python 3.11/bin/python3", " --python '/opt/python 3.11/bin/python3'")])
+def test_note_has_the_command_that_makes_it_again(root, tmp_path, monkeypatch, interpreter, option):
+    """With its interpreter: the wheels of its lock are for that one's version."""
+    monkeypatch.setattr(environments, "CONFIG", str(tmp_path))
+    it = made(root, 1)
+    it.folder.chmod(0o755)
+    (it.current.folder / environments.RECORD).write_text(json.dumps({"python": "3.11.2", "interpreter": interpreter}))
+    (it.current.folder / "lock.txt").write_text("answer==1.0 --hash=sha256:1\n")
+    it.write_note()
+    it.current_link.unlink()
+    assert environments.missing() == [("work", f"jupyterhub-ctl environment add work {tmp_path}/environments/work.txt{option}")]
