@@ -30,10 +30,10 @@ def test_what_is_no_name(name):
         sudoers.require_name(name)
 
 
-@pytest.mark.parametrize("line", ["root ALL=(ALL) ALL", 'jupyterhub ALL = (a) NOPASSWD: ALL ""', "@include /etc/x"])
+@pytest.mark.parametrize("line", ["root ALL=(ALL) ALL", 'jupyterhub ALL = (a) NOPASSWD: ALL ""', "@include /etc/x", "\xff"])
 def test_lines_of_others(line, tmp_path, monkeypatch):
     monkeypatch.setattr(sudoers, "FILE", tmp_path / "rules")
-    sudoers.FILE.write_text(f"# allow\n{line}\n")
+    sudoers.FILE.write_text(f"# allow\n{line}\n", encoding="latin-1")
     with pytest.raises(Failure, match=":2 is not by jupyterhub-ctl"):
         sudoers.read()
 

@@ -67,7 +67,7 @@ def read() -> Rules:
     found: Rules = {ALLOW: [], DENY: [], LOCK: []}
     kind = ""
     try:
-        lines = FILE.read_text().splitlines()
+        lines = FILE.read_text(errors="replace").splitlines()
     except FileNotFoundError:
         return found
     for number, line in enumerate(lines, 1):
