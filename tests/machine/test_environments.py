@@ -368,6 +368,7 @@ def test_two_at_once(index, work):
 @pytest.fixture(scope="module")
 def archive(index, upgraded):
     """The path of an archive of `work`, which has answer 2.0."""
+    index.sh("touch /root/.work.tar.new")  # as a command that was killed leaves it
     said = ctl(index, "archive", "work", "/root/work.tar").stdout
     assert said.split() == ["/root/work.tar", f"sha256:{index.sh('sha256sum /root/work.tar').split()[0]}"]
     return "/root/work.tar"

@@ -50,6 +50,7 @@ def write(revision: Revision, file: Path) -> str:
         about = {"format": FORMAT, **record, **this_machine(), "host": socket.gethostname(), "archived": now, "files": sums}
         texts[MANIFEST] = json.dumps(about, indent=1).encode()
         new = file.with_name(f".{file.name}.new")
+        new.unlink(missing_ok=True)  # of one that was killed
         try:
             descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with open(descriptor, "wb") as stream, tarfile.open(fileobj=stream, mode="w") as archive:
