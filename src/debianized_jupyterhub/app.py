@@ -198,7 +198,7 @@ class Hub(JupyterHub):
         for ours in (hardened, noted, closed_while_offline, with_logins, recorded, ending_when_idle, outage.outspoken):
             self.handlers = [(pattern, ours(handler), *rest) for pattern, handler, *rest in self.handlers]
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "message"), MessageSocket))
-        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), WrongLoginsHandler))
+        self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/wrong-logins"), outage.outspoken(WrongLoginsHandler)))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "api/accounts"), outage.outspoken(hardened(AccountsHandler))))
         self.handlers.insert(0, (url_path_join(self.hub_prefix, "ready"), hardened(outage.Ready)))
         self._periodic_callbacks["message"] = PeriodicCallback(MessageSocket.look, 1000)

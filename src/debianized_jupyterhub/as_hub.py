@@ -48,6 +48,7 @@ def run(action: str, *arguments: str, stdin: IO[bytes] | bytes = b"", stdout: IO
                 stdin=stdin,
                 stdout=stdout or answer,
                 stderr=complaint,
+                start_new_session=True,  # without root's terminal
                 **_identity(),
             ).returncode
         except subprocess.TimeoutExpired:

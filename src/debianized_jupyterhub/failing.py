@@ -16,13 +16,13 @@ def explain(arguments: list[str], said: str, logged: str) -> None:
 
     `said` is what it ended with, `logged` the last error that it logged; "" where there is none.
     """
-    line = said
+    line = public = said
     if state.now().name == state.STARTING:
         placed = f" in {DEFAULTS}" in said
         if not placed and (found := next((problem for problem in _problems(arguments) if problem.fatal), None)):
-            line = f"{found}: {found.mend} (`jupyterhub-ctl check-config` shows all that is wrong)"
+            line, public = (f"{text}: {found.mend} (`jupyterhub-ctl check-config` shows all that is wrong)" for text in (str(found), found.in_public()))
         line = line or logged
-        state.fail("The hub does not start.", line)
+        state.fail("The hub does not start.", public or line)
     if line:
         print(journal.error(f"jupyterhub: {line}"), file=sys.stderr, flush=True)
 

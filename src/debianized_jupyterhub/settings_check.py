@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Place = tuple[str | None, int | None]  # file, line
 Places = dict[tuple[str, str], Place]  # by section and key
 UNKNOWN: Place = (None, None)
+# Exceptions whose text names what the administrator has to look for, and no value.
+TELLING = {"SyntaxError", "IndentationError", "TabError", "NameError", "ImportError", "ModuleNotFoundError", "FileNotFoundError", "PermissionError"}
 
 # Settings of the hub that say where its parts are, and of its authenticator (by SudoersPolicy) that say which accounts it takes.
 FACTS = ("bind_url", "cookie_secret_file", "db_url", "hub_ip", "hub_port", "public_url", "subdomain_host")
@@ -63,6 +65,18 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.place}: {self.what}" if self.place else self.what
+
+    def in_public(self) -> str:
+        """Return it as every account of the machine may read it: without values of settings, which may be passwords."""
+        name = re.match(r"(\w+(?:Error|Exception|Exit|Interrupt)): ", self.what)
+        trait = re.match(r"The '\w+' trait of an? \w+ instance(?: expected [^,]+)?", self.what)  # in traitlets' words, which end with the value
+        if trait:
+            what = trait[0]
+        elif name:
+            what = self.what if name[1] in TELLING else name[1]
+        else:
+            what = self.what if self.what.startswith("c.") else "a setting that is wrong"
+        return f"{self.place}: {what}" if self.place else what
 
 
 class Collector(logging.Filter):

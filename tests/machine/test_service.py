@@ -62,7 +62,7 @@ def test_systemctl_returns_when_the_hub_answers(machine, hub, command):
 MISTAKES = {
     "syntax": ("c = get_config()\nc.JupyterHub.template_vars = {\n", "2: SyntaxError: '{' was never closed"),
     "type": ("c = get_config()\nc.JupyterHub.concurrent_spawn_limit = 'many'\n", "2: The 'concurrent_spawn_limit' trait"),
-    "end": ("import sys\nsys.exit()\n", "2: SystemExit"),
+    "end": ("import sys\nsys.exit('hunter2')\n", "2: SystemExit"),
 }
 
 
@@ -78,6 +78,7 @@ def test_start_that_fails_names_file_and_line(machine, hub, mistake):
         # It is tried again, which clears systemd's lines for as long as the new process needs to say it once more.
         for _ in range(3):
             wait_for(lambda: f": {file}:{said}" in machine.run("systemctl", "status", "jupyterhub", check=False).stdout, "systemctl shows it", timeout=5)
+        assert "hunter2" not in machine.property("jupyterhub", "StatusText")  # which every account can read
         assert (hub.ready().status_code, hub.ready().json()) == (503, {"state": "failed", "reason": "The hub has ended with an error, and is started again."})
         problem = rf"^problem: +{file}:{re.escape(said)}"
         wait_for(lambda: re.search(problem, machine.run("jupyterhub-ctl", "status", check=False).stdout, re.M), "jupyterhub-ctl shows it")

@@ -54,6 +54,7 @@ def read(as_the_hub_sees_it: bool = True, timeout: float = TIMEOUT) -> tuple[lis
             stdin=subprocess.DEVNULL,
             timeout=timeout,
             cwd="/",
+            start_new_session=True,  # without root's terminal
             env=env,
         )
     except OSError as error:
