@@ -68,6 +68,10 @@ class Environment:
         """The revision that new kernels start from; its folder need not be there. Raises OSError, ValueError."""
         return Revision(self.folder / os.readlink(self.current_link))
 
+    def processes(self) -> list[int]:
+        """Return the pids of those who use one of its revisions."""
+        return [pid for pid in _pids() if _mentions(pid, f"{self.folder}/".encode())]
+
     @property
     def group(self) -> str | None:
         """The only group whose members see it, None for all users."""

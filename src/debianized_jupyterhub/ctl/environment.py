@@ -133,9 +133,9 @@ def remove(name: str, force: bool) -> None:
     """Remove NAME with all of its revisions."""
     with _at_work():
         it = _require(name)
-        users = {pid for revision in it.revisions() for pid in revision.processes()}
-        if users and not force:
-            raise Failure(f"{name} is in use by {len(users)} processes (jupyterhub-ctl sessions lists servers): wait for them, or say --force")
+        if (users := it.processes()) and not force:
+            some = ", ".join(map(str, users[:5])) + (", ..." if len(users) > 5 else "")
+            raise Failure(f"{name} is in use by {len(users)} processes ({some}; jupyterhub-ctl sessions lists servers): wait for them, or say --force")
         it.remove()
     click.echo(f"{name} is removed")
 
@@ -277,7 +277,7 @@ def _record(revision: Revision) -> dict[str, Any]:
 def _row(it: Environment, seen: set[int]) -> dict[str, Any]:
     """Return what is to be said of an environment; files that it shares with those in `seen` count there."""
     row: dict[str, Any] = {"name": it.name, "group": it.group, "bytes": disk_used(it.folder, seen), "kernel": str(KERNELS / it.name)}
-    row["processes"] = len({pid for revision in it.revisions() for pid in revision.processes()})
+    row["processes"] = len(it.processes())
     row["revisions"] = [revision.number for revision in it.revisions()]
     try:
         row |= {"revision": it.current.number, **{key: it.current.record[key] for key in ("python", "packages", "made", "by")}}
