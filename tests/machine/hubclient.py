@@ -175,17 +175,17 @@ class HubUser:
                 self._progress(timeout)
             except HubError as error:
                 if error.status == 400:  # it has failed before it was asked; then the page loads itself anew
-                    self.failed_start(page.url)
+                    self.failed_start(page.url.removeprefix(self.base))
                 raise
         return self.get(self.prefix)
 
-    def failed_start(self, url, timeout=20):
+    def failed_start(self, path, timeout=20):
         """Look at the page of a start until it says why that failed: raise HubError with it. For a moment it is the page of a server that stops."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            self.get(url)
+            self.get(path)
             time.sleep(0.1)
-        raise AssertionError(f"{url} does not say within {timeout} s that the start has failed")
+        raise AssertionError(f"{path} does not say within {timeout} s that the start has failed")
 
     def _progress(self, timeout):
         """Read the events of the "your server is starting up" page until it is ready; raise HubError when the spawn fails."""

@@ -57,6 +57,7 @@ def culling(machine, hub, idle):
     machine.run("groupadd", "patient")
     machine.add_user("patience")
     machine.run("usermod", "-aG", "patient", "patience")
+    idle.stop()  # or it would be stopped while the next test asks for it
     set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE=f"{IDLE}s", JUPYTERHUB_CULL_IDLE_GROUPS="patient=1h")
 
 
@@ -230,6 +231,7 @@ def test_maintenance_is_announced_and_kernels_end_in_order(machine, hub, idle, n
     assert "for maintenance." in page_text(idle.get("/hub/home"))
 
 
+@pytest.mark.slow  # a time in a file, looked at each second
 def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
     machine.run("jupyterhub-ctl", "online")
     idle.spawn()
@@ -241,6 +243,7 @@ def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
     wait_for(lambda: with_server(machine) == set(), "the server is stopped", timeout=40, every=0.5)
 
 
+@pytest.mark.slow
 def test_online_withdraws_the_time(machine, hub, idle, no_culling):
     machine.run("jupyterhub-ctl", "offline", "--stop-at", "+5s")
     machine.run("jupyterhub-ctl", "online")

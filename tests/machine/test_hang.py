@@ -74,6 +74,7 @@ def test_hub_that_hangs_is_restarted(machine, hub, alice):
     assert hub.login("alice", PASSWORD).server_ready
 
 
+@pytest.mark.slow  # a process that hangs is noticed in the same way
 def test_event_loop_that_hangs_is_noticed(machine, hub, alice, quick):
     """The process is as busy as can be; it is its loop that counts."""
     machine.write(

@@ -142,6 +142,7 @@ def test_homes_are_left_alone(server):
     server.sh("test -d /home/alice")
 
 
+@pytest.mark.slow  # piuparts does it, too: tests/judges
 def test_it_installs_again_and_works(server, hub):
     server.run("apt-get", "-qq", "-y", "install", server.package, timeout=300)
     user = run_a_cell(hub)

@@ -277,6 +277,7 @@ def test_name_that_is_too_long_says_so(alice, method, path, model):
     assert re.search(r"The name [nü]{30}\.\.\. is too long", error.value.text)
 
 
+@pytest.mark.slow  # a limit of tornado's
 def test_file_of_100_mb_reaches_a_kernel(browser, page):
     """By the widget for uploads, and the connection stays."""
     size = 100 * MIB

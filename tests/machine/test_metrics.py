@@ -1,4 +1,4 @@
-"""Metrics are for Prometheus alone, by a token; health is for everybody. The dashboard and the scrape example fit what is exported."""
+"""Metrics are for Prometheus alone, by a token; health is for everybody. The dashboard fits what is exported. With Debian's: test_prometheus.py."""
 
 import json
 import pathlib
@@ -9,7 +9,6 @@ import requests
 from harness import wait_for
 from hubclient import BASE
 
-PACKAGES = ("prometheus",)
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
 TOKEN_FILE = "/etc/jupyterhub/metrics.token"
 METRICS = "/hub/metrics"
@@ -86,29 +85,6 @@ def test_dashboard_names_metrics_that_exist(hub, token):
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     named = {name for expression in expressions for name in re.findall(r"\b(?:jupyterhub|process)_\w+", expression)}
     assert len(expressions) >= 6 and named and named <= exported, named - exported
-
-
-def test_prometheus_scrapes_it(machine, hub, token):
-    """Debian's Prometheus with the example, and the token where the documentation puts it."""
-    machine.write("/etc/prometheus/prometheus.yml", (EXAMPLES / "prometheus.yml").read_text())
-    machine.sh(f"install -m 640 -g prometheus {TOKEN_FILE} /etc/prometheus/jupyterhub.token")
-    machine.run("promtool", "check", "config", "/etc/prometheus/prometheus.yml")
-    machine.run("systemctl", "restart", "prometheus")
-
-    def ask(query):
-        try:
-            answer = requests.get("http://127.0.0.1:9090/api/v1/query", params={"query": query}, timeout=10).json()
-        except requests.RequestException:
-            return []
-        return answer["data"]["result"]
-
-    wait_for(lambda: [row for row in ask('up{job="jupyterhub"}') if row["value"][1] == "1"], "Prometheus has scraped the hub", timeout=60, every=1)
-    dashboard = json.loads((EXAMPLES / "grafana-dashboard.json").read_text())
-    for panel in dashboard["panels"]:
-        for target in panel["targets"]:
-            query = target["expr"].replace("$__rate_interval", "5m")
-            answer = requests.get("http://127.0.0.1:9090/api/v1/query", params={"query": query}, timeout=10).json()
-            assert answer["status"] == "success", (query, answer)
 
 
 def test_old_token_ends_with_the_file(machine, hub, token):

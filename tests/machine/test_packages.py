@@ -320,6 +320,7 @@ def test_layer_that_was_damaged_is_made_whole(machine, alice, clean, layer):
     assert alice.run_cell("import answer, numpy; answer.value") == "42"
 
 
+@slow  # a setting that is read in one place
 def test_site_without_personal_packages(machine, hub, alice, clean):
     """The setting; and one that is neither true nor false."""
     alice.run_cell("%pip install answer==1.0")

@@ -14,6 +14,7 @@ import pytest
 from hubclient import Hub, Prober
 
 PACKAGES = ("faketime", "unattended-upgrades")
+pytestmark = pytest.mark.slow  # tools/make-repository seldom changes; what it asks of aptly and apt is theirs
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 URL = "http://127.0.0.1:8088"
@@ -117,7 +118,6 @@ def test_apt_update_and_install(server, deb):
     assert server.sh(VERSION) == deb.name.split("_")[1]
 
 
-@pytest.mark.slow  # test_upgrade has it each time, with all that may go wrong
 def test_apt_upgrade_keeps_running_notebooks(server, repository, deb, alice, kernel, tmp_path):
     version = next_version(repository, deb, tmp_path)
     with Prober(alice, f"{alice.prefix}api/status") as notebook:
@@ -128,7 +128,6 @@ def test_apt_upgrade_keeps_running_notebooks(server, repository, deb, alice, ker
     assert kernel.execute("held") == "42"
 
 
-@pytest.mark.slow
 def test_unattended_upgrade(server, repository, deb, alice, kernel, tmp_path):
     version = next_version(repository, deb, tmp_path)
     update(server)
@@ -137,7 +136,6 @@ def test_unattended_upgrade(server, repository, deb, alice, kernel, tmp_path):
     assert kernel.execute("held") == "42"
 
 
-@pytest.mark.slow  # a pin of apt, written once
 def test_a_higher_version_of_debian_does_not_win(server, tmp_path):
     """A package of Debian's name with a version that no release of ours will reach."""
     root = tmp_path / "jupyterhub"
@@ -225,7 +223,6 @@ def test_no_space_is_one_line_and_costs_nothing(build_sh, tmp_path):
         subprocess.run(["umount", tmp_path], check=True)
 
 
-@pytest.mark.slow  # tools/make-repository seldom changes, and the repository is made anew for it
 def test_same_version_with_another_content_is_refused(repository):
     (there,) = repository.dist.glob("*.deb")
     content = there.read_bytes()
