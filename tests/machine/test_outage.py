@@ -104,7 +104,7 @@ def test_damaged_database_is_told(machine, hub):
     machine.sh(f"systemctl stop jupyterhub; cp -p {DATABASE} /root/kept.sqlite; printf nonsense | dd of={DATABASE} conv=notrunc status=none")
     try:
         assert machine.run("systemctl", "start", "jupyterhub", check=False).returncode != 0
-        said = f"jupyterhub: the database {DATABASE} is corrupt (file is not a database): `jupyterhub-ctl backups` lists"
+        said = f"the database {DATABASE} is corrupt (file is not a database): `jupyterhub-ctl backups` lists"
         assert said in machine.journal("-p", "err", "-o", "cat", "-u", "jupyterhub", "--since=-10s")
         assert "Traceback" not in machine.journal("-o", "cat", "-u", "jupyterhub", "--since=-10s")
     finally:
