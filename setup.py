@@ -157,6 +157,10 @@ if __name__ == "__main__":
         # Settings and an extension of notebook servers, see src/jupyter/README.
         data_files=[
             (
+                "share/jupyter/labextensions/jupyterhub-environment-record",
+                ["src/jupyter/environment-record/package.json", "src/jupyter/environment-record/environment-record.js"],
+            ),
+            (
                 "share/jupyter/labextensions/jupyterhub-message",
                 ["src/jupyter/message/package.json", "src/jupyter/message/message.js"],
             ),

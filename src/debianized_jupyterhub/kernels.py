@@ -14,7 +14,7 @@ from typing import Any
 from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpec, KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_core.paths import jupyter_runtime_dir
-from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager, ServerKernelManager
 from tornado import web
 from traitlets import TraitError, default
 
@@ -146,6 +146,14 @@ class CheckedKernelManager(ServerKernelManager):
             command[0] = await self._python_with_packages(base, command[0], options["env"])
         return command, options
 
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """The environment and revision (ctl/environment_build.py) that it was started with, whatever is current by now; None for a kernel of none."""
+        about = self._kernel_spec.metadata if self._kernel_spec else {}
+        if not isinstance(about.get("environment"), str) or not isinstance(about.get("revision"), int):
+            return None
+        return {"name": about["environment"], **{key: about.get(key) for key in ("revision", "python", "lock")}}
+
     def _read_again(self) -> None:
         """At a restart, start from the kernelspec as it is now: an environment may have another revision. Raises BrokenKernel."""
         try:
@@ -220,3 +228,13 @@ class CheckedKernelManager(ServerKernelManager):
         if is_the_machines(self.kernel_spec.resource_dir):
             return f"{start}Please tell your administrator, and choose another kernel."
         return f"{start}`jupyterhub-packages check` in a terminal says how to make it anew; until then choose another kernel."
+
+
+class Kernels(AsyncMappingKernelManager):
+    """Upstream's, but it says which environment a kernel has: JupyterLab notes that in notebooks (src/jupyter/environment-record)."""
+
+    def kernel_model(self, kernel_id: str) -> dict[str, Any]:
+        """Return what the API says of a kernel."""
+        model: dict[str, Any] = super().kernel_model(kernel_id)
+        kernel = self.get_kernel(kernel_id)
+        return {**model, "environment": kernel.environment} if isinstance(kernel, CheckedKernelManager) else model

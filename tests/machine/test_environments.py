@@ -3,14 +3,17 @@
 import hashlib
 import io
 import json
+import re
 import tarfile
 import threading
 import time
 
 import pytest
 import websocket
+from browser import SLOW, idle, log_in, menu, run_cell, wait_for_lab
 from harness import wait_for
 from hubclient import Hub, HubError, KernelError, with_server
+from playwright.sync_api import expect
 from wheels import INDEX, for_environments, offer, wheel
 
 slow = pytest.mark.slow
@@ -274,6 +277,177 @@ def test_site_without_layers(index, upgraded, alice):
         index.sh("sed -i s/PERSONAL_PACKAGES=false/PERSONAL_PACKAGES=true/ /etc/default/jupyterhub; systemctl restart jupyterhub")
 
 
+# -- What a notebook was run with --------------------------------------------------------------------------------------------------
+
+NOTE = "jupyterhub_environment"
+
+
+@pytest.fixture(scope="module")
+def lab(browser, alice):
+    """alice's JupyterLab."""
+    page = browser.page()
+    log_in(page, "alice", "secret")
+    wait_for_lab(page)
+    return page
+
+
+def put(user, name, kernel="work", **metadata):
+    """Make a notebook of one empty cell."""
+    spec = {"name": kernel, "display_name": kernel, "language": "python"}
+    cell = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [], "execution_count": None, "id": "a"}
+    content = {"cells": [cell], "metadata": {"kernelspec": spec, **metadata}, "nbformat": 4, "nbformat_minor": 5}
+    user.api("PUT", f"/contents/{name}", json={"type": "notebook", "content": content})
+
+
+def opened(page, user, name, kernel="work", **metadata):
+    """Return a page with a new notebook of one empty cell, whose kernel has started."""
+    put(user, name, kernel, **metadata)
+    tab = page.context.new_page()
+    tab.goto(f"/user/{user.name}/lab/workspaces/{name.partition('.')[0]}/tree/{name}?reset")
+    wait_for_lab(tab)
+    idle(tab)
+    return tab
+
+
+def closed(tab, user):
+    """Close the page, and end its kernel."""
+    tab.close()
+    for session in user.api("GET", "/sessions").json():
+        user.api("DELETE", f"/sessions/{session['id']}")
+
+
+def run_first(tab, code):
+    """Run the first cell since the kernel's start, for which JupyterLab asks what the kernel has; return the Locator of its output."""
+    with tab.expect_response(re.compile(r"/api/kernels/[0-9a-f-]{36}(\?|$)")):
+        return run_cell(tab, code)
+
+
+def saved(machine, tab, name, wanted=lambda metadata: True):
+    """Save the notebook until its metadata are as `wanted`; return them, as they are in its file."""
+
+    def content():
+        return json.loads(machine.sh(f"cat /home/alice/{name}"))
+
+    def is_saved():
+        tab.keyboard.press("Control+s")
+        return content()["cells"][0]["execution_count"] == 1 and wanted(content()["metadata"])
+
+    wait_for(is_saved, "the notebook is saved", timeout=30, every=0.5)
+    return content()["metadata"]
+
+
+def warnings(tab):
+    return tab.locator(".Toastify__toast").filter(has_text="Results may differ")
+
+
+def noted(machine, revision):
+    """Return what is noted of a revision of `work`."""
+    digest = machine.sh(f"sha256sum {ROOT}/work/{revision}/lock.txt").split()[0]
+    return {
+        "name": "work",
+        "revision": revision,
+        "python": machine.sh(f"ls {ROOT}/work/1/lib | grep python").removeprefix("python"),
+        "lock": f"sha256:{digest}",
+    }
+
+
+def test_kernel_says_which_revision_it_has(index, upgraded, alice):
+    """The one that it was started with; one of no environment says that."""
+    said = {}
+    for name, kernel in {"old": upgraded[0], "new": alice.kernel("work"), "bundled": alice.kernel()}.items():
+        said[name] = alice.api("GET", f"/kernels/{kernel.id}").json()["environment"]
+        if name != "old":
+            kernel.shutdown()
+    assert said == {"old": noted(index, 1), "new": noted(index, 2), "bundled": None}
+
+
+def test_notebook_notes_it_and_warns_once(index, upgraded, alice, lab):
+    """At the first cell that is run with another revision."""
+    tab = opened(lab, alice, "figures.ipynb", authors=[{"name": "alice"}])
+    expect(run_first(tab, "import answer; answer.value")).to_have_text("43")
+    metadata = saved(index, tab, "figures.ipynb", lambda metadata: NOTE in metadata)
+    assert metadata[NOTE] == noted(index, 2) and metadata["authors"] == [{"name": "alice"}]
+    ctl(index, "rollback", "work", "1")
+    try:
+        menu(tab, "Kernel", "Restart Kernel…")
+        tab.locator(".jp-Dialog .jp-mod-accept").click()
+        expect(warnings(tab)).to_have_count(0)
+        expect(run_first(tab, "import answer; answer.value")).to_have_text("42")
+        said = "Results may differ: figures.ipynb was last run with revision 2 of work, not revision 1."
+        expect(warnings(tab)).to_contain_text(said, timeout=SLOW)
+        run_cell(tab, "answer.value")
+        expect(warnings(tab)).to_have_count(1)
+        metadata = saved(index, tab, "figures.ipynb", lambda metadata: metadata[NOTE]["revision"] == 1)
+    finally:
+        ctl(index, "rollback", "work", "2")
+        closed(tab, alice)
+    assert metadata[NOTE] == noted(index, 1) and metadata["authors"] == [{"name": "alice"}]
+
+
+@slow
+def test_kernel_of_no_environment_warns_too(index, upgraded, alice, lab):
+    """The note goes: it would be of other results."""
+    tab = opened(lab, alice, "elsewhere.ipynb", "python3", **{NOTE: noted(index, 1)})
+    run_first(tab, "1")
+    expect(warnings(tab)).to_contain_text("elsewhere.ipynb was last run with revision 1 of work, not with this kernel.", timeout=SLOW)
+    saved(index, tab, "elsewhere.ipynb", lambda metadata: NOTE not in metadata)
+    closed(tab, alice)
+
+
+@slow
+def test_same_software_is_not_another(index, upgraded, alice, lab):
+    """Imported under another name, say; what somebody has added stays."""
+    before = {**noted(index, 2), "name": "climate-2026", "revision": 7, "comment": "mine"}
+    tab = opened(lab, alice, "same.ipynb", **{NOTE: before})
+    run_first(tab, "1")
+    metadata = saved(index, tab, "same.ipynb", lambda metadata: metadata[NOTE]["name"] == "work")
+    expect(warnings(tab)).to_have_count(0)
+    closed(tab, alice)
+    assert metadata[NOTE] == {**noted(index, 2), "comment": "mine"}
+
+
+@slow
+@pytest.mark.parametrize("strange", ["mine", 7, ["work", 1], {}, {"name": "work"}, {"name": ["<img src=x onerror=alert(1)>"], "revision": 1}, None], ids=repr)
+def test_note_of_somebody_else_stays(index, upgraded, alice, lab, strange):
+    tab = opened(lab, alice, "strange.ipynb", **{NOTE: strange})
+    run_first(tab, "1")
+    run_cell(tab, "2")
+    metadata = saved(index, tab, "strange.ipynb")
+    expect(warnings(tab)).to_have_count(0)
+    closed(tab, alice)
+    assert metadata[NOTE] == strange
+
+
+@slow
+def test_notebook_7_notes_it_and_warns(index, upgraded, alice, lab):
+    put(alice, "seven.ipynb", **{NOTE: noted(index, 1)})
+    with lab.context.new_page() as tab:
+        tab.goto("/user/alice/notebooks/seven.ipynb")
+        expect(tab.locator(".jp-CodeCell")).to_have_count(1, timeout=SLOW)
+        expect(run_first(tab, "import answer; print(answer.value)")).to_have_text("43", timeout=SLOW)
+        expect(warnings(tab)).to_contain_text("seven.ipynb was last run with revision 1 of work, not revision 2.", timeout=SLOW)
+        saved(index, tab, "seven.ipynb", lambda metadata: metadata[NOTE] == noted(index, 2))
+
+
+@slow
+def test_environment_removed_under_an_open_notebook(index, upgraded, alice, lab, archive):
+    """It can be saved, with its note; another kernel warns."""
+    ctl(index, "import", archive, "gone")
+    tab = opened(lab, alice, "orphan.ipynb", "gone")
+    run_first(tab, "1")
+    expect(tab.locator(".jp-mod-dirty").first).to_be_visible()
+    ctl(index, "remove", "gone", "--force")
+    note = saved(index, tab, "orphan.ipynb", lambda metadata: NOTE in metadata)[NOTE]
+    assert (note["name"], note["lock"]) == ("gone", noted(index, 2)["lock"])
+    menu(tab, "Kernel", "Change Kernel…")
+    tab.locator(".jp-Dialog select").select_option(json.dumps({"name": "python3"}, separators=(",", ":")))
+    tab.locator(".jp-Dialog .jp-mod-accept").click()
+    idle(tab)
+    run_first(tab, "1")
+    expect(warnings(tab)).to_contain_text("orphan.ipynb was last run with revision 1 of gone, not with this kernel.", timeout=SLOW)
+    closed(tab, alice)
+
+
 # -- Bad input ---------------------------------------------------------------------------------------------------------------------
 
 BAD = {
@@ -369,6 +543,7 @@ def test_two_at_once(index, work):
 def archive(index, upgraded):
     """The path of an archive of `work`, which has answer 2.0."""
     index.sh("touch /root/.work.tar.new")  # as a command that was killed leaves it
+    started = time.monotonic()
     said = ctl(index, "archive", "work", "/root/work.tar").stdout
     assert said.split() == ["/root/work.tar", f"sha256:{index.sh('sha256sum /root/work.tar').split()[0]}"]
     return "/root/work.tar"

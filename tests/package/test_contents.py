@@ -38,6 +38,7 @@ PRESENT = [
     f"{VENV}/share/jupyter/lab/static/index.html",
     f"{VENV}/share/jupyter/kernels/python3/kernel.json",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-message/message.js",
+    f"{VENV}/share/jupyter/labextensions/jupyterhub-environment-record/environment-record.js",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-patient-cells/patient-cells.js",
     f"{VENV}/share/jupyter/labextensions/jupyterhub-without-packages/without-packages.js",
     f"{VENV}/lib/node_modules/configurable-http-proxy/bin/configurable-http-proxy",

@@ -4,6 +4,7 @@ Nothing of what is installed runs as root: only wheels are taken, which bring no
 """
 
 import datetime
+import hashlib
 import json
 import os
 import re
@@ -100,6 +101,10 @@ def count(lock: str) -> int:
     return len(re.findall(r"^[A-Za-z0-9][^;\s]*\s*==", lock, re.MULTILINE))
 
 
+def _digest(lock: str) -> str:
+    return f"sha256:{hashlib.sha256(lock.encode()).hexdigest()}"
+
+
 def minor(version: str) -> str:
     """Return the "3.13" of "3.13.5"."""
     return version.rpartition(".")[0]
@@ -122,7 +127,7 @@ def build(environment: Environment, wanted: Source, interpreter: str | None, is_
             return None
         click.echo(f"installing {count(lock)} packages for Python {version}", err=True)
         _install(folder, locks, python, wanted)
-        _add_kernel(environment.name, folder, version)
+        _add_kernel(environment.name, folder, version, lock)
         click.echo("trying the kernel", err=True)
         _try(environment, folder, names)
         _keep(folder, wanted, lock, {"environment": environment.name, "revision": number, "python": version, "interpreter": interpreter, "asked_for": names})
@@ -151,8 +156,8 @@ def _install(folder: Path, locks: list[Path], python: str, wanted: Source) -> No
     subprocess.run([python, "-I", "-S", "-m", "compileall", "-q", "-j", "0", f"{folder}/lib"], check=False, stdout=subprocess.DEVNULL, cwd="/")
 
 
-def _add_kernel(name: str, folder: Path, version: str) -> None:
-    """Write the kernelspec, which names the revision: a kernel that runs keeps it."""
+def _add_kernel(name: str, folder: Path, version: str, lock: str) -> None:
+    """Write the kernelspec, which names the revision: a kernel that runs keeps it, and notebooks note it."""
     kernel = folder / "kernel"
     kernel.mkdir()
     for logo in folder.glob("share/jupyter/kernels/python3/logo-*"):
@@ -162,7 +167,7 @@ def _add_kernel(name: str, folder: Path, version: str) -> None:
         "display_name": f"{name} (Python {minor(version)})",
         "language": "python",
         "env": {"JUPYTERHUB_ENVIRONMENT": str(folder), "VIRTUAL_ENV": str(folder), "PATH": f"{folder}/bin:${{PATH}}"},
-        "metadata": {"debugger": True, "environment": name, "revision": int(folder.name)},
+        "metadata": {"debugger": True, "environment": name, "revision": int(folder.name), "python": minor(version), "lock": _digest(lock)},
     }
     (kernel / "kernel.json").write_text(json.dumps(spec, indent=1))
 
