@@ -9,6 +9,7 @@ ENVIRONMENTS is root's: the hub's account can write nothing there. docs/environm
 """
 
 import contextlib
+import errno
 import grp
 import json
 import os
@@ -40,6 +41,13 @@ class Revision:
     def record(self) -> dict[str, Any]:
         """What was noted of it when it was made. Raises OSError, ValueError."""
         return dict(json.loads((self.folder / RECORD).read_text()))
+
+    @property
+    def site(self) -> Path:
+        """The folder of its packages. Raises FileNotFoundError."""
+        for found in self.folder.glob("lib/python3.*/site-packages"):
+            return found
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.folder}/lib")
 
     def processes(self) -> list[int]:
         """Return the pids of those who use it: as program, library or in their environment, as kernels and what they start do."""

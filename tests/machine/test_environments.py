@@ -241,6 +241,20 @@ def test_rollback(index, upgraded, alice):
     assert value_in(alice) == "43"
 
 
+def test_outdated(index, upgraded):
+    """What the index has newer, of all or of one; nothing of what is installed runs for that."""
+    assert ctl(index, "list", "--outdated").stderr == "the index has nothing newer\n"
+    ctl(index, "rollback", "work", "1")
+    try:
+        assert ctl(index, "list", "--outdated").stdout == "work\tanswer\t1.0\t2.0\n"
+        assert listed(index, "show", "work", "--outdated") == [{"name": "work", "package": "answer", "version": "1.0", "latest": "2.0"}]
+        done = ctl(index, "list", "--outdated", check=False, variables=["UV_DEFAULT_INDEX=http://127.0.0.1:9/simple"])
+        assert done.returncode == 1 and done.stdout == "" and len(done.stderr.splitlines()) == 1 and "Connection refused" in done.stderr
+    finally:
+        ctl(index, "rollback", "work", "2")
+    assert index.run("test", "-e", "/root/it-ran-as-root", check=False).returncode
+
+
 def test_users_have_packages_over_it(index, upgraded, alice, bob):
     """%pip installs into a layer for this environment alone, which lies over each of its revisions."""
     assert "Successfully installed extra-1.0" in run(alice, "%pip install extra")

@@ -25,6 +25,7 @@ from .environment_build import PYTHON, Source, build, lock_text, minor, source, 
 RESERVED = "python3"  # and what begins with it: names of the bundled kernel
 OTHERS = re.compile(r"^\s*(?:-r|-c|--requirement|--constraint)[\s=]*(?!\w+://)([^\s=/]\S*)", re.MULTILINE)  # files beside a requirements.txt
 COLUMNS = {"name": "NAME", "revision": "REVISION", "python": "PYTHON", "packages": "PACKAGES", "processes": "PROCESSES", "bytes": "BYTES", "group": "GROUP"}
+OUTDATED = {"name": "NAME", "package": "PACKAGE", "version": "VERSION", "latest": "LATEST"}
 REVISIONS = {"revision": "REVISION", "state": "STATE", "made": "MADE", "by": "BY", "python": "PYTHON", "packages": "PACKAGES", "processes": "PROCESSES"}
 
 
@@ -103,21 +104,29 @@ def rollback(name: str, number: int | None) -> None:
 
 
 @environment.command("list")
+@click.option("--outdated", is_flag=True, help="List packages instead of which the index has newer versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_all(as_json: bool) -> None:
+def show_all(outdated: bool, as_json: bool) -> None:
     """List the environments, with the room that each takes."""
     require_root()
+    if outdated:
+        _show_outdated(existing(), as_json)
+        return
     seen: set[int] = set()
     show([_row(it, seen) for it in existing()], COLUMNS, as_json)
 
 
 @environment.command("show")
 @click.argument("name", type=Name())
+@click.option("--outdated", is_flag=True, help="List packages instead of which the index has newer versions.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show_one(name: str, as_json: bool) -> None:
+def show_one(name: str, outdated: bool, as_json: bool) -> None:
     """List the revisions of NAME. The lock of each is the file lock.txt in its folder, which --json names."""
     require_root()
     it = _require(name)
+    if outdated:
+        _show_outdated([it], as_json)
+        return
     rows = []
     for revision in it.revisions():
         record = _record(revision)
@@ -284,6 +293,18 @@ def _row(it: Environment, seen: set[int]) -> dict[str, Any]:
     except (OSError, ValueError, KeyError):
         row |= {"revision": None, "python": "damaged", "packages": None}
     return row
+
+
+def _show_outdated(environments: list[Environment], as_json: bool) -> None:
+    """List the packages of current revisions of which the index has newer versions. Raises Failure."""
+    rows = []
+    with _at_work():
+        for it in environments:
+            found = uv.outdated(it.current, _record(it.current).get("interpreter") or PYTHON)
+            rows += [{"name": it.name, "package": each["name"], "version": each["version"], "latest": each["latest_version"]} for each in found]
+    if not rows:
+        click.echo("the index has nothing newer", err=True)
+    show(rows, OUTDATED, as_json)
 
 
 def _rest(before: Revision, gone: list[Revision]) -> str:

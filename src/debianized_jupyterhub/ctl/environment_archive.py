@@ -83,7 +83,7 @@ def _download(revision: Revision, python: str, work: Path) -> None:
 
 def sbom(revision: Revision) -> dict[str, Any]:
     """Return what is in a revision, as CycloneDX; read from its files alone."""
-    found = metadata.distributions(path=[str(next(revision.folder.glob("lib/python3.*/site-packages")))])
+    found = metadata.distributions(path=[str(revision.site)])
     names = sorted((re.sub(r"[-_.]+", "-", package.metadata["Name"]).lower(), package.version) for package in found)
     purls = {f"pkg:pypi/{name}@{version}": (name, version) for name, version in names}
     components = [{"type": "library", "bom-ref": purl, "name": name, "version": version, "purl": purl} for purl, (name, version) in purls.items()]

@@ -1,6 +1,7 @@
 """uv, which resolves, locks and installs environments. It would not fit into the package: the bundled pip fetches it once, checked by hash."""
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -8,10 +9,11 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
-from ..environments import ROOT, WORK, disk_used, existing
+from ..environments import ROOT, WORK, Revision, disk_used, existing
 from ..paths import UV_LOCK
 from .common import Failure, NoSpace, default_setting
 
@@ -77,8 +79,8 @@ def _variables() -> dict[str, str]:
     return {"UV_SYSTEM_CERTS": "1", **kept, **own}
 
 
-def run(*arguments: str, given: str = "", folder: Path = ROOT) -> None:
-    """Run uv in `folder`, with `given` on its standard input; what it says is shown, and where it fails, raised (UvFailed, NoSpace).
+def run(*arguments: str, given: str = "", folder: Path = ROOT) -> str:
+    """Run uv in `folder`, with `given` on its standard input, and return its output; what it says besides is shown. Raises UvFailed, NoSpace.
 
     Only CONFIG counts: a uv.toml in the folder or above it may be a user's, and could name another index, or another place to install into.
     """
@@ -87,16 +89,33 @@ def run(*arguments: str, given: str = "", folder: Path = ROOT) -> None:
     config = {"UV_CONFIG_FILE": str(CONFIG)} if CONFIG.exists() and "--no-config" not in arguments else {"UV_NO_CONFIG": "1"}
     env = {**_variables(), **config}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=subprocess.DEVNULL, stderr=pipe, text=True, errors="replace", env=env, cwd=folder) as uv:
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as answer,
+        subprocess.Popen(command, stdin=pipe, stdout=answer, stderr=pipe, text=True, errors="replace", env=env, cwd=folder) as uv,
+    ):
         assert uv.stdin and uv.stderr
         uv.stdin.write(given)
         uv.stdin.close()
         said = list(_shown(uv.stderr))
+        uv.wait()
+        answer.seek(0)
+        printed = answer.read()
     if uv.returncode:
         raise _failure(complaint(said) or f"uv ended with exit code {uv.returncode}")
     for line in said:
         if line.startswith("warning: ") and " is yanked" in line:
             raise UvFailed(f"{line.removeprefix('warning: ')}, withdrawn by its authors: choose another version")
+    return printed
+
+
+def outdated(revision: Revision, python: str) -> list[dict[str, Any]]:
+    """Return the packages of a revision of which the index has newer versions for an interpreter (name, version, latest_version).
+
+    Raises UvFailed where no index answers.
+    """
+    # As a folder of that interpreter's: of the revision's own, uv would run what is installed there (.pth files), as root.
+    where = ["--python", python, "--target", str(revision.site)]
+    return list(json.loads(run("pip", "list", "--outdated", "--format=json", *where)))
 
 
 def _shown(lines: Iterable[str]) -> Iterator[str]:
