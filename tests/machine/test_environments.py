@@ -104,7 +104,7 @@ def work(index, alice, bob):
     assert "work" not in offered(alice) | offered(bob)
     started = time.monotonic()
     done = ctl(index, "add", "work", asked(index, "answer==1.0\n"))
-    TOOK["add"] = TOOK["upgrade"] = time.monotonic() - started
+    TOOK["add"] = TOOK["upgrade"] = TOOK["import"] = time.monotonic() - started
     return done
 
 
@@ -559,6 +559,7 @@ def archive(index, upgraded):
     index.sh("touch /root/.work.tar.new")  # as a command that was killed leaves it
     started = time.monotonic()
     said = ctl(index, "archive", "work", "/root/work.tar").stdout
+    TOOK["archive"] = time.monotonic() - started
     assert said.split() == ["/root/work.tar", f"sha256:{index.sh('sha256sum /root/work.tar').split()[0]}"]
     return "/root/work.tar"
 
@@ -725,20 +726,26 @@ def test_backup_and_restore(index, upgraded, alice):
 
 # -- Power cuts --------------------------------------------------------------------------------------------------------------------
 
+CUT = "/root/cut.tar"
 VERBS = {
     "add": "add more /srv/asked/more.txt",
     "upgrade": "upgrade work /srv/asked/more.txt",
     "rollback": "rollback work",
     "remove": "remove work --force",
     "prune": "prune",
+    "archive": f"archive work {CUT}",
+    "import": "import /root/work.tar more",
 }
-CUTS = {"add": 4, "upgrade": 4, "rollback": 1, "remove": 3, "prune": 1}  # spread evenly over the time that it takes
+CUTS = {"add": 4, "upgrade": 4, "rollback": 1, "remove": 3, "prune": 1, "archive": 3, "import": 4}  # spread evenly over the time that it takes
 
 
 @slow
 @pytest.mark.parametrize("verb, cut", [(verb, cut) for verb, number in CUTS.items() for cut in range(number)])
-def test_power_cut(index, hub, work, verb, cut):
-    """In the middle of each verb: the environment is as before or as after it, and the next command clears away what is neither."""
+def test_power_cut(index, hub, work, archive, verb, cut):
+    """In the middle of each verb: the environment is as before or as after it, and the next command clears away what is neither.
+
+    An archive is whole or not there, and can be written again.
+    """
     if ctl(index, "show", "work", check=False).returncode:
         ctl(index, "add", "work", asked(index, "answer==2.0\n"))
         ctl(index, "upgrade", "work", asked(index, "answer==1.0\n"))
@@ -761,3 +768,11 @@ def test_power_cut(index, hub, work, verb, cut):
     assert index.sh(f"ls -A {ROOT}").split() == sorted([".cache", ".lock", ".uv", *names])
     if "more" in names:
         ctl(index, "remove", "more", "--force")
+    if verb == "archive":
+        if not index.run("test", "-e", CUT, check=False).returncode:
+            ctl(index, "import", CUT, "more")
+            ctl(index, "remove", "more")
+            index.sh(f"rm {CUT}")
+        ctl(index, "archive", "work", CUT)
+        assert index.sh("ls -A /root | grep cut") == "cut.tar"
+        index.sh(f"rm {CUT}")

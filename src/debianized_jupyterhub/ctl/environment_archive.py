@@ -62,6 +62,7 @@ def write(revision: Revision, file: Path) -> str:
                 stream.flush()
                 os.fsync(stream.fileno())
             new.rename(file)
+            files.sync_folder(file.parent)
         except OSError as error:
             raise (NoSpace if error.errno in FULL else Failure)(f"cannot write {file}: {error.strerror}") from None
         finally:

@@ -126,6 +126,7 @@ def report(file: Path | None) -> None:
     new = file.with_name(f".{file.name}.new")
     secrets = known_secrets()
     try:
+        new.unlink(missing_ok=True)  # of one that was interrupted
         with (
             open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb") as stream,
             tarfile.open(fileobj=stream, mode="w:gz") as archive,
