@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files, kernelspecs, leftovers
+from .layers import VERSION
 from .paths import CONFIG, ENVIRONMENTS
 
 ROOT = Path(ENVIRONMENTS)
@@ -131,6 +132,15 @@ class Environment:
         if not is_ours(self.kernel_link):
             return f"{self.kernel_link} does not lead to it", "prune"
         return None
+
+    def outlived(self) -> str | None:
+        """Return the version ("3.11") of the package's Python that it was made with, if the package has another by now; None otherwise."""
+        try:
+            record = self.current.record
+            version = str(record["python"]).rpartition(".")[0]
+        except (OSError, ValueError, KeyError):
+            return None
+        return version if version != VERSION and not record.get("interpreter") else None
 
     def switch(self, revision: Revision) -> None:
         """Let new kernels start from a revision; those that run keep theirs."""

@@ -13,7 +13,7 @@ import pytest
 import requests
 from harness import wait_for
 from hubclient import BASE, Hub, HubError
-from wheels import offer, offer_to_r
+from wheels import INDEX, for_environments, offer, offer_to_r
 
 pytestmark = pytest.mark.slow
 PACKAGES = ("--no-install-recommends", "r-cran-irkernel", "python3-venv")
@@ -45,9 +45,11 @@ def repository(suite, deb, build_sh, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def upgraded(site, base, installed, say, repository):
+def upgraded(site, base, installed, say, deb, repository):
     """What was Debian 12 with a user of the hub, fetched Debian 13 while it was off, took it without any network, and was booted again."""
     machine = site.machine("distribution-upgrade", *installed[:-1], harness.downloads(base, PACKAGES, say), base)
+    (newer,) = repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb")
+    wheels = [wheel for each in (deb, newer) for wheel in for_environments(each, ["ipykernel"], say).iterdir()]
     shutil.copytree(repository, machine.root / "srv/jupyterhub", symlinks=True)
     machine.boot()
     with machine.network():
@@ -59,9 +61,10 @@ def upgraded(site, base, installed, say, repository):
         offer(machine, "answer", "1.0", {"answer.py": "value = 42\n"})
         run_a_cell("%pip install answer")
         make_an_environment(machine)
+        make_a_shared_environment(machine, wheels)
         make_a_library(machine)
         machine.account = machine.sh(ACCOUNTS)
-        machine.refusal = refused(machine, *repository.glob("pool/main/j/jupyterhub/*+deb13_*.deb"))
+        machine.refusal = refused(machine, newer)
     machine.power_off()
     shutil.copy(repository / "jupyterhub-trixie.sources", machine.root / "etc/apt/sources.list.d")
     fetched = subprocess.run(["sh", "-euc", FETCH, "sh", machine.root], check=False, stdin=subprocess.DEVNULL, capture_output=True, text=True)
@@ -83,6 +86,27 @@ def make_an_environment(machine):
     machine.write(
         "/home/alice/.local/share/jupyter/kernels/work/kernel.json", json.dumps({"argv": argv, "display_name": "Python (work)", "language": "python"})
     )
+
+
+def make_a_shared_environment(machine, wheels):
+    """The administrator has one of the package's Python, for all users."""
+    for wheel in wheels:
+        machine.push(wheel, INDEX)
+    machine.write("/etc/uv/uv.toml", f'no-index = true\nfind-links = ["{INDEX}"]\n')
+    machine.write("/srv/asked.txt", "answer\n")
+    machine.run("jupyterhub-ctl", "environment", "add", "shared", "/srv/asked.txt", timeout=300)
+    assert in_shared("answer.value") == "42"
+
+
+def in_shared(code):
+    """Run a cell in the administrator's environment."""
+    user = Hub().login("alice", "secret")
+    user.spawn()
+    kernel = user.kernel("shared")
+    try:
+        return kernel.execute(f"import answer, sys; {code}")
+    finally:
+        kernel.shutdown()
 
 
 def make_a_library(machine):
@@ -148,6 +172,22 @@ def test_environment_and_library_of_before_are_named_and_made_anew(upgraded):
         upgraded.sh(f"cd; {line.split(': ', 2)[2]}", user="alice", timeout=180)
     assert upgraded.sh("~/venvs/work/bin/python -c 'import answer; print(answer.value)'", user="alice") == "42"
     assert upgraded.sh("Rscript -e 'answer::answer()'", user="alice") == "[1] 42"
+
+
+def test_shared_environment_is_kept_and_made_anew(upgraded):
+    """It runs as long as its Python is there, and then by the command that verify names, word for word."""
+    wanted = r"jupyterhub-ctl environment upgrade shared\b"
+    assert in_shared("answer.value, sys.version_info[:2]") == "(42, (3, 11))"
+    done = upgraded.run("jupyterhub-ctl", "verify", "environments", check=False)
+    assert done.stdout.startswith("warning\t") and "shared is of Python 3.11" in done.stdout and re.search(wanted, done.stdout)
+    upgraded.sh("apt-get -qq -y autoremove; ! test -e /usr/bin/python3.11", timeout=900)
+    done = upgraded.run("jupyterhub-ctl", "verify", "environments", check=False)
+    assert done.returncode == 5 and "shared: its Python, /usr/bin/python3.11, is missing" in done.stdout
+    with pytest.raises(HubError, match="cannot start"):
+        in_shared("answer.value")
+    upgraded.sh(re.search(wanted, done.stdout)[0], timeout=300)
+    assert in_shared("answer.value, sys.version_info[:2]") == "(42, (3, 13))"
+    assert upgraded.run("jupyterhub-ctl", "verify", "environments").stdout.startswith("passed\t")
 
 
 def test_hub_knows_its_users_and_settings(upgraded):

@@ -117,6 +117,9 @@ def environments() -> Findings:
     for each in found:
         if problem := each.problem():
             yield Failed(f"the environment {each.name}: {problem[0]}", "its kernel does not start", f"jupyterhub-ctl environment {problem[1]}")
+        elif version := each.outlived():
+            what = f"the environment {each.name} is of Python {version}, which was the package's"
+            yield Warned(what, "`apt autoremove` ends its kernel, in which %pip fails now", f"jupyterhub-ctl environment upgrade {each.name}")
     for name, command in made.missing():
         yield Warned(f"the environment {name} of the configuration's backup is not there", "notebooks that need its kernel do not run", command)
     yield ", ".join(each.name for each in found) or "none"
