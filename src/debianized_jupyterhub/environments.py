@@ -108,6 +108,7 @@ class Environment:
         options = [f"--{key} {shlex.quote(value)}" for key, value in (("group", self.group), ("python", record.get("interpreter"))) if value]
         command = " ".join(["jupyterhub-ctl environment add", self.name, str(self.note), *options])
         new = self.note.with_name(f".{self.note.name}.new")
+        new.touch(mode=0o600)  # others than its group need not know what is in one
         new.write_text(f"# {command}\n# Python {record['python']}\n{self.lock()}")
         new.replace(self.note)
 

@@ -686,6 +686,7 @@ def test_group_alone_sees_it(index, secret, alice, bob):
         bob.kernel("secret")
     assert index.run("ls", f"{ROOT}/secret/1", user="bob", check=False).returncode
     assert index.run("ls", f"{KERNELS}/secret/", user="bob", check=False).returncode
+    assert "answer==" not in index.sh("cat /etc/jupyterhub/environments/secret.txt 2>&1 || true", user="bob")
     assert [row["group"] for row in listed(index)] == ["statistics", None]
 
 
