@@ -195,7 +195,7 @@ def test_upgrade_does_not_wait_for_the_proxy_or_the_hub(attacked):
     attacked.sh("systemctl start jupyterhub; sleep 1")
     by(attacked, PROXY, f"rm -f {MADE_OF}; mkfifo {MADE_OF}")
     by(attacked, HUB, f"rm -f {CTL_FILE}; mkfifo {CTL_FILE}")
-    attacked.run("dpkg-reconfigure", "jupyterhub", timeout=40)
+    attacked.run("dpkg-reconfigure", "jupyterhub", timeout=100)  # a FIFO would hold it for ever
     wait_for(lambda: not attacked.run("test", "-f", MADE_OF, check=False).returncode, "the proxy was restarted, and noted what it is made of", timeout=20)
 
 
