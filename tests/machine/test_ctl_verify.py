@@ -279,6 +279,12 @@ FAULTS = [
         [DEFAULTS, "JUPYTERHUB_BIND_URL", "http://ADDRESS:PORT/PATH"],
         *edit(DEFAULTS, "s,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=8000,"),
     ),
+    fault(
+        "network to be closed without nftables",
+        "egress",
+        ["nftables is not installed: `apt-get install nftables`", "systemctl reload jupyterhub-egress"],
+        *edit(DEFAULTS, "s,^JUPYTERHUB_EGRESS_CLOSED_FOR=.*,JUPYTERHUB_EGRESS_CLOSED_FOR=1000-59999,"),
+    ),
     # Owners and modes
     fault(
         "configuration that the hub cannot read",

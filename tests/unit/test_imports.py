@@ -24,6 +24,7 @@ LEVELS = (
         "culling",
         "database",
         "defaults",
+        "egress",
         "environments",
         "gate",
         "http_server",

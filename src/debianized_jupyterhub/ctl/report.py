@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from .. import accounts, files, units
+from .. import accounts, egress, files, units
 from ..paths import (
     CONFIG,
     CTL_FILE,
@@ -101,6 +101,7 @@ def contents() -> Iterator[tuple[str, str]]:
         "memory.txt": ["cat", "/proc/meminfo"],
         "ports.txt": ["ss", "-Hltnp"],
         "sudo.txt": ["sudo", "-n", "-l", "-U", accounts.HUB],
+        "egress.txt": ["nft", "list", "table", *egress.TABLE],
         "environments.txt": ["/usr/sbin/jupyterhub-ctl", "environment", "list"],
         "changed-files.txt": ["dpkg", "--verify", "jupyterhub"],
         "var-opt-jupyterhub.txt": ["ls", "-la", STATE],

@@ -14,6 +14,7 @@ import click
 
 from .. import environments, units
 from .. import state as hub_state
+from ..egress import CLOSED
 from ..notices import MESSAGE, OFFLINE, planned_stop
 from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
 from .command import properties, stdout_of
@@ -65,6 +66,7 @@ def look() -> dict[str, Any]:
         "offline": OFFLINE.read(),
         "stop_at": planned_stop(),
         "message": MESSAGE.read(),
+        "egress": default_setting(CLOSED) or None,
         "environments": {each.name: os.path.basename(os.readlink(each.current_link)) for each in environments.existing()},
     }
     if since := started(units.HUB):
@@ -112,6 +114,7 @@ def status(as_json: bool) -> None:
         "logins": f"OFFLINE: {state['offline']}" if state["offline"] else "open",
         "stop at": state["stop_at"] and f"{datetime.fromtimestamp(state['stop_at']).astimezone():%Y-%m-%d %H:%M}, all servers that run then",
         "message": state["message"],
+        "network": state["egress"] and f"closed to uids {state['egress']} (jupyterhub-ctl verify egress)",
         "kernels": ", ".join(f"{name} (revision {number})" for name, number in state["environments"].items()),
     }.items():
         if value or value == 0:

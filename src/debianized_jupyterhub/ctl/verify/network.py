@@ -1,0 +1,109 @@
+"""Checks: is the network closed to whom it should be?"""
+
+import itertools
+import os
+import pwd
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+
+from ... import egress as rules
+from ...settings import place_of
+from ..command import properties
+from ..common import default_setting
+from .check import Failed, Finding, Findings, Warned, check
+
+UNIT = "jupyterhub-egress.service"
+RELOAD = f"systemctl reload-or-restart {UNIT.removesuffix('.service')}; it says why it cannot"
+TIMEOUT = 3  # seconds for a connection that is tried
+CONNECT = f"import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), {TIMEOUT})"
+# Programs that look up names for whoever asks at a socket, with the rights of another account.
+RESOLVERS = {
+    "/run/systemd/resolve/io.systemd.Resolve": "systemd-resolved",
+    "/run/nscd/socket": "nscd",
+}
+
+
+def environment() -> dict[str, str]:
+    """Return the settings of egress.py."""
+    return {name: default_setting(name) for name in (rules.CLOSED, rules.GROUPS, rules.ALLOWED, rules.TRIED)}
+
+
+@check("egress", limit=25)
+def egress() -> Findings:
+    """Whom the network is closed to: are the rules in force, and do they bite?"""
+    try:
+        wanted = rules.settings(environment())
+        if not wanted.closed:
+            yield "the network is open to users"
+            return
+        free = rules.exempt(wanted.groups)
+        in_force = rules.comment_of(rules.loaded())
+    except rules.Refused as error:
+        raise Failed(
+            str(error), "the network is open to users, or rules from before are in force", "fix what it names; then systemctl reload jupyterhub-egress"
+        ) from None
+    for name in free.missing:
+        yield Warned(f"there is no group {name}, which {rules.GROUPS} names", "its members cannot reach the network", f"correct {place_of(rules.GROUPS)}")
+    yield from _in_force(in_force, rules.comment_of(rules.rules(wanted, free)))
+    uid, gid = somebody(wanted, free)
+    yield from _proof(wanted, uid, gid)
+    yield from _resolvers(uid, gid)
+    yield f"closed to uids {default_setting(rules.CLOSED)}: {', '.join(default_setting(rules.TRIED).split())} refuses a user"
+
+
+def _in_force(found: str, expected: str) -> Iterator[Finding]:
+    if not found:
+        yield Failed("the rules that close the network to users are not in force", "users reach the network", RELOAD)
+    elif found != expected:
+        yield Failed("the rules in force are not those that the settings ask for", "the network is closed to others than it should be", RELOAD)
+    if (state := properties(UNIT, "UnitFileState").get("UnitFileState")) != "enabled":
+        yield Failed(f"{UNIT} is {state or 'unknown'}", "the network is open to users after the next boot", f"systemctl enable --now {UNIT}")
+
+
+def somebody(wanted: rules.Settings, free: rules.Exempt) -> tuple[int, int]:
+    """Return uid and gid (int) of an account that the network is closed to; where there is none, a uid that nobody has."""
+    for account in pwd.getpwall():
+        if rules.is_closed(account, wanted, free):
+            return account.pw_uid, account.pw_gid
+    uid = next(uid for first, last in wanted.closed for uid in range(last, first - 1, -1) if uid not in free.uids)
+    return uid, next(gid for gid in itertools.chain([uid], range(65534, 0, -1)) if gid not in free.gids)
+
+
+def connects(target: rules.Target, **who: object) -> bool:
+    """Return whether an account (subprocess's user, group, extra_groups; root without) reaches an address."""
+    assert target.ports
+    command = [sys.executable, "-I", "-S", "-c", CONNECT, str(target.network.network_address), str(target.ports[0])]
+    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * TIMEOUT, cwd="/", **who)  # type: ignore[call-overload]
+    return bool(done.returncode == 0)
+
+
+def _proof(wanted: rules.Settings, uid: int, gid: int) -> Iterator[Finding]:
+    place = place_of(rules.TRIED)
+    if not wanted.tried:
+        mend = f"{place}: {rules.TRIED}=ADDRESS:PORT, of a server that root reaches from here"
+        yield Warned("that the network is closed to users was not proven: no address to try is set", "the rules are looked at, not tried", mend)
+    for target in wanted.tried:
+        name = f"{target.network.network_address} port {target.ports[0] if target.ports else ''}"
+        if any(each.has(target) for each in wanted.allowed):
+            yield Failed(f"{name}, which {rules.TRIED} names, is among those in {rules.ALLOWED}", "nothing is proven by it", f"name another: {place}")
+        elif connects(target, user=uid, group=gid, extra_groups=[]):
+            yield Failed(f"the account with uid {uid} reaches {name}", "the network is not closed", "nft list ruleset; docs/egress.md")
+        elif not connects(target):
+            yield Warned(f"that the network is closed to users was not proven: root does not reach {name} either", "", f"name another: {place}")
+
+
+def _resolvers(uid: int, gid: int) -> Iterator[Finding]:
+    for path, program in RESOLVERS.items():
+        if _opens(path, uid, gid):
+            what = f"users have names of the network looked up by {program} ({path}), whose own network is open"
+            yield Warned(what, "data can leave in the names that are asked for (a DNS tunnel)", "/usr/share/doc/jupyterhub/egress.md, What stays open")
+
+
+def _opens(path: str, uid: int, gid: int) -> bool:
+    """Can an account connect to a unix socket?"""
+    if not os.path.exists(path):
+        return False
+    command = [sys.executable, "-I", "-S", "-c", f"import socket; socket.socket({int(socket.AF_UNIX)}).connect({path!r})"]
+    return subprocess.run(command, check=False, capture_output=True, timeout=TIMEOUT, cwd="/", user=uid, group=gid, extra_groups=[]).returncode == 0
