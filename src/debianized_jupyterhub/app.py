@@ -28,7 +28,7 @@ from jupyterhub.utils import url_path_join
 from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
-from . import culling, journal, outage, ports, services, state, watchdog
+from . import culling, journal, moving, outage, ports, services, state, watchdog
 from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
 from .endings import noted
@@ -161,6 +161,7 @@ class Hub(JupyterHub):
         with outage.explained(self):
             await super().start()
         remove_stale_sockets(self.db)
+        moving.settle(self.db)
         culler = Culler(self)
         self._again_and_again("culler", culler.look, culler.interval)
         if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:

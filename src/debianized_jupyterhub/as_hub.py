@@ -15,11 +15,11 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 from . import accounts, files
-from .database import DatabaseError, copy_sqlite, require_database, sqlite_file, state
+from .database import DatabaseError, copy_sqlite, require_database, snapshot, sqlite_file, state
 from .paths import SCRATCH
 
 TIMEOUT = 300  # seconds for a database; the hub's account can stop its processes at any time
@@ -27,9 +27,17 @@ QUICK = 30  # seconds for anything else
 SAID = 1 << 20  # bytes of an answer that are read
 
 
-def run(action: str, *arguments: str, stdin: IO[bytes] | bytes = b"", stdout: IO[bytes] | None = None, timeout: float = QUICK) -> bytes:
+def run(
+    action: str,
+    *arguments: str,
+    stdin: IO[bytes] | bytes = b"",
+    stdout: IO[bytes] | None = None,
+    timeout: float = QUICK,
+    become: Sequence[str] = (),
+) -> bytes:
     """Have the hub's account do one of ACTIONS, and return what it prints, unless that goes to the file `stdout`.
 
+    `become` is the start of a command that runs the rest as that account, with another view of the file system, say.
     Raises DatabaseError, or OSError with a file name and a strerror for humans.
     """
     with contextlib.ExitStack() as stack:
@@ -40,7 +48,7 @@ def run(action: str, *arguments: str, stdin: IO[bytes] | bytes = b"", stdout: IO
             stdin.seek(0)
         try:
             code = subprocess.run(
-                [sys.executable, "-I", "-m", __name__, action, *arguments],
+                [*become, sys.executable, "-I", "-m", __name__, action, *arguments],
                 check=False,
                 timeout=timeout,
                 cwd="/",
@@ -49,7 +57,7 @@ def run(action: str, *arguments: str, stdin: IO[bytes] | bytes = b"", stdout: IO
                 stdout=stdout or answer,
                 stderr=complaint,
                 start_new_session=True,  # without root's terminal
-                **_identity(),
+                **({} if become else _identity()),
             ).returncode
         except subprocess.TimeoutExpired:
             raise OSError(errno.ETIMEDOUT, f"no answer after {timeout} s of what {accounts.HUB} was to do there", arguments[0] if arguments else None) from None
@@ -134,15 +142,7 @@ def _may_write(folder: str) -> None:
 
 def _copy(path: str) -> None:
     """Print a sound copy of a SQLite database."""
-    require_database(path)
-    with tempfile.TemporaryDirectory(prefix="jupyterhub-copy-", dir=SCRATCH) as folder:
-        copy = f"{folder}/copy"
-        try:
-            copy_sqlite(path, copy)
-        except sqlite3.OperationalError as error:
-            if "full" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), SCRATCH) from None
-            raise DatabaseError(f"the database {path}: {error}") from None
+    with snapshot(path) as copy:
         _print(copy)
 
 
@@ -178,6 +178,19 @@ def _state() -> None:
     json.dump(state(url), sys.stdout)
 
 
+def _move() -> None:
+    """Copy the database as the arguments of moving.move say, which come as JSON from stdin, since passwords may be in them; print how many rows it has."""
+    from . import moving  # it takes long
+
+    json.dump(moving.move(**json.load(sys.stdin)), sys.stdout)
+
+
+def _settle() -> None:
+    from . import moving
+
+    moving.settle_at(sys.stdin.read())
+
+
 ACTIONS: dict[str, Callable[..., None]] = {
     "file": _file,
     "put": _put,
@@ -188,6 +201,8 @@ ACTIONS: dict[str, Callable[..., None]] = {
     "bytes": _bytes,
     "check": _check,
     "state": _state,
+    "move": _move,
+    "settle": _settle,
 }
 
 

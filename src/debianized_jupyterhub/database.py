@@ -6,16 +6,22 @@ import os
 import sqlite3
 import stat
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from . import accounts
-from .paths import STATE
+from .paths import SCRATCH, STATE
 
 PATIENCE = 10  # seconds to wait for a lock; the hub's own writes take milliseconds
 
 LARGEST = 4 << 30  # bytes; a hub's database has some MB, and a file can pretend to have any number
+
+# libpq's, in seconds but for the last, milliseconds: a machine that has vanished is noticed before systemd takes the hub for one that hangs (WatchdogSec=30).
+# Source: PostgreSQL's documentation, "Parameter Key Words".
+DEADLINES = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
 
 
 class DatabaseError(Exception):
@@ -63,6 +69,21 @@ def copy_sqlite(source: str | Path, target: str | Path) -> None:
             for leftover in (target, f"{target}-journal"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(leftover)
+
+
+@contextlib.contextmanager
+def snapshot(path: str) -> Iterator[str]:
+    """Yield the path of a sound copy of the SQLite database `path`, which goes away afterwards. Raises as copy_sqlite does."""
+    require_database(path)
+    with tempfile.TemporaryDirectory(prefix="jupyterhub-copy-", dir=SCRATCH) as folder:
+        copy = f"{folder}/copy"
+        try:
+            copy_sqlite(path, copy)
+        except sqlite3.OperationalError as error:
+            if "full" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), SCRATCH) from None
+            raise DatabaseError(f"the database {path}: {error}") from None
+        yield copy
 
 
 MEND = "`jupyterhub-ctl backups` lists what `jupyterhub-ctl restore` can bring back"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import culling, durations
+from . import culling, database_url, durations
 from .paths import CONFIG, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
 from .settings import place_of
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 TEMPLATES = Path(sys.prefix) / "share/jupyterhub/debianized"
 BIND_URL = "http://127.0.0.1:8000/"
-DATABASE_URL = f"sqlite:///{STATE}/jupyterhub.sqlite"
 COOKIE_SECRET = f"{STATE}/cookie_secret"
 
 
@@ -35,7 +34,7 @@ def apply(c: Config) -> None:
         c.JupyterHub.subdomain_host = host
         # A server could give the hub's cookies other values, for all names below the hub's, but not those that begin with __Host-.
         c.JupyterHub.cookie_host_prefix_enabled = host.startswith("https:")
-    c.JupyterHub.db_url = DATABASE_URL
+    c.JupyterHub.db_url = database_url.own(config_dir())
     c.JupyterHub.cookie_secret_file = COOKIE_SECRET
     c.JupyterHub.authenticator_class = "debianized_jupyterhub.authenticator.SudoersPAMAuthenticator"
     c.JupyterHub.spawner_class = "debianized_jupyterhub.spawner.GateSpawner"

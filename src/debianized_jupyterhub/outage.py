@@ -23,13 +23,10 @@ from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackErro
 from tornado import web
 
 from . import ports, state
-from .database import MEND, in_short, sqlite_file
+from .database import DEADLINES, MEND, in_short, sqlite_file
 from .handlers import in_place_of
 from .paths import STATE
 
-# libpq's, in seconds but for the last, milliseconds: a machine that has vanished is noticed before systemd takes the hub for one that hangs (WatchdogSec=30).
-# Source: PostgreSQL's documentation, "Parameter Key Words".
-DEADLINES = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
 PAUSE = 2  # seconds between two tries of a start that waits, or of a hub that is degraded
 PATIENCE = 30  # seconds after which systemd, and with it `systemctl start`, apt and the machine's boot, no longer wait for a start that waits
 REMINDER = 300  # seconds after which the journal says again what has not changed

@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import database_url
+
 if TYPE_CHECKING:
     from traitlets.config import Config, Configurable
 
@@ -127,11 +129,19 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
     if impossible := [Problem("fatal", what, mend, *places.get(("JupyterHub", key), UNKNOWN)) for key, what, mend in app.cannot_work(proxy)]:
         return impossible, {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
-    facts = {name: getattr(app, name) for name in FACTS}
+    facts = {name: getattr(app, name) for name in FACTS} | {"db_url_place": _set_elsewhere(app, places)}
     facts |= {
         name: sorted(value) if isinstance(value := getattr(authenticator, name), set) else value for name in ACCOUNT_FACTS if hasattr(authenticator, name)
     }
     return [*_unknown(app.config, parts, places), *warned], facts
+
+
+def _set_elsewhere(app: Any, places: Places) -> str | None:
+    """Return where the configuration of `app` sets db_url ("FILE:LINE", or the folder where that is not found), None where it is left to the package."""
+    if isinstance(app.config.JupyterHub.get("db_url"), database_url.Own):
+        return None
+    file, line = places.get(("JupyterHub", "db_url"), UNKNOWN)
+    return f"{file}:{line}" if file else str(Path(app.config_file).parent)
 
 
 def _without_address(error: BaseException) -> str:

@@ -195,7 +195,7 @@ def test_nothing_is_overwritten(machine, saved):
 def test_two_runs_at_once(machine, saved):
     machine.sh(f"systemd-run --quiet --unit=holder flock {FOLDER}/.lock sleep 60; sleep 0.5")
     for arguments in (["backup"], ["restore", saved]):
-        assert "another backup or restore is running" in refused(machine, 8, *arguments)
+        assert "another backup, restore or move of the database is running" in refused(machine, 8, *arguments)
     machine.sh("systemctl stop holder")
 
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "backup": "backup",
     "backups": "backup",
     "restore": "backup",
+    "database": "database",
     "environment": "environment",
 }
 

@@ -14,9 +14,11 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,7 +43,7 @@ from ..archive import (
     write,
 )
 from ..database import DatabaseError, dump_postgresql, restore_postgresql, sqlite_file
-from ..defaults import COOKIE_SECRET, DATABASE_URL
+from ..defaults import COOKIE_SECRET
 from ..paths import (
     BACKUPS,
     CONFIG,
@@ -64,6 +66,7 @@ from .common import (
     Failure,
     NoSpace,
     default_setting,
+    own_database_url,
     pristine,
     require_no_service,
     require_root,
@@ -96,7 +99,7 @@ def backup(file: Path | None, label: str) -> None:
         return
     if file:
         require_no_service(file)
-    with _alone():
+    with alone():
         made = _save(label, file.absolute() if file else None)
     click.echo(made)
 
@@ -129,14 +132,14 @@ def restore(file: Path | None, go_on: bool) -> None:
     """
     require_root()
     if go_on:
-        with _alone(wait=True):
+        with alone(wait=True):
             _put_in_place()
         return
     if not file:
         raise click.MissingParameter(param_type="argument", param_hint="FILE")
     if not file.exists() and (FOLDER / file).exists():
         file = FOLDER / file
-    with _alone():
+    with alone():
         _put_in_place()  # of one that was interrupted
         before, manifest = _replace(file)
     click.echo(f"restored {file}; the state before it is {before}")
@@ -156,7 +159,7 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
     target = file or FOLDER / f"jupyterhub-{now:%Y%m%dT%H%M%SZ}-{label}{SUFFIX}"
     if target.exists():
         raise Failure(f"{target} exists: choose another name, or remove it")
-    with _explained(target.parent), tempfile.TemporaryDirectory(prefix=WORK, dir=target.parent) as work:
+    with explained(target.parent), tempfile.TemporaryDirectory(prefix=WORK, dir=target.parent) as work:
         settings = _settings()
         own = _own_places()
         hubs = [path for path in [settings["cookie_secret_file"]] if not is_below(path, own)]
@@ -270,7 +273,7 @@ def _settings() -> dict[str, str]:
     problems, settings = check_config.read(as_the_hub_sees_it=False)
     if not settings:
         click.echo(f"jupyterhub-ctl: the configuration cannot be read, so the database is taken for the package's own: {problems[0]}", err=True)
-        settings = {"db_url": DATABASE_URL, "cookie_secret_file": COOKIE_SECRET}
+        settings = {"db_url": own_database_url(), "cookie_secret_file": COOKIE_SECRET}
     return {"db_url": str(settings["db_url"]), "cookie_secret_file": os.path.normpath(Path(STATE, str(settings["cookie_secret_file"])))}
 
 
@@ -284,18 +287,14 @@ def _installed_version() -> str:
 
 def _replace(file: Path) -> tuple[Path, Manifest]:
     """Check an archive, save what there is, put the archive's content in place; return the path of what was saved, and the archive's manifest."""
-    with _explained(FOLDER):
+    with explained(FOLDER):
         work = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         try:
             manifest = _unpack(file, work)
-            running = _stop(manifest)
-            try:
+            with stopped(*_to_stop(manifest)) as running:
                 before = _save("restore", None, damaged_too=True)
                 os.rename(work, PENDING)
                 files.sync_folder(FOLDER)
-            except BaseException:
-                _start(running)
-                raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
         _put_in_place()
@@ -344,13 +343,13 @@ def _put_in_place() -> None:
     """Do what is pending, or do it once more: each step leads to the same state from wherever the last attempt has ended."""
     if PENDING.exists():
         manifest = unpacked(PENDING)
-        with _explained(Path("/etc")):
+        with explained(Path("/etc")):
             _place_files(manifest)
         if manifest.database == "sqlite":
-            with _explained(Path(manifest.database_path).parent):
+            with explained(Path(manifest.database_path).parent):
                 _place_sqlite(manifest)
         elif manifest.database == "postgresql":
-            with _explained(Path("/var")), open(PENDING / "database", "rb") as dump:
+            with explained(Path("/var")), open(PENDING / "database", "rb") as dump:
                 restore_postgresql(_settings()["db_url"], dump)
         done = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         os.rename(PENDING, done / "done")
@@ -455,40 +454,55 @@ def _sync(file: Path) -> None:
 # -- The hub, the lock, the words --------------------------------------------------------------------------------------------------
 
 
-def _stop(manifest: Manifest) -> list[str]:
-    """Stop the hub, and the proxy if a restore changes what it is started with; return those that ran. Notebook servers go on."""
+def _to_stop(manifest: Manifest) -> list[str]:
+    """Return the units to stop: the hub, and the proxy if a restore changes what it is started with. Notebook servers keep running."""
     if not SYSTEMD:
         return []
-    stopped = [units.HUB]
-    if any(entry not in manifest.entries for entry in entries(OF_THE_PROXY, pristine())):
-        stopped.append(units.PROXY)
-    running = []
-    for unit in stopped:
-        state = stdout_of("systemctl", "is-active", unit)
-        if state in ("active", "activating", "reloading", "failed"):
-            running.append(unit)
-    subprocess.run(["systemctl", "stop", *stopped], check=True)
-    return running
+    changed = any(entry not in manifest.entries for entry in entries(OF_THE_PROXY, pristine()))
+    return [units.HUB, units.PROXY] if changed else [units.HUB]
 
 
-def _start(stopped: list[str]) -> None:
+@contextlib.contextmanager
+def stopped(*names: str) -> Iterator[list[str]]:
+    """Stop units, and yield those that ran or tried to. They are started again where what is done meanwhile fails; else that is left to the caller."""
+    running = [unit for unit in names if stdout_of("systemctl", "is-active", unit) in ("active", "activating", "reloading", "failed")]
+    try:
+        if names:
+            subprocess.run(["systemctl", "stop", *names], check=True)
+        yield running
+    except BaseException:
+        _start(running)
+        raise
+
+
+def start(names: list[str]) -> bool:
+    """Start units again, and return whether they have."""
+    return not names or subprocess.run(["systemctl", "start", *names], check=False, capture_output=True).returncode == 0
+
+
+def _start(names: list[str]) -> None:
     """Start units again. One that does not start, for the configuration that was put in place, say, is told and no failure of what was done."""
-    if stopped and subprocess.run(["systemctl", "start", *stopped], check=False).returncode != 0:
+    if not start(names):
         click.echo("jupyterhub-ctl: the hub does not start: `systemctl status jupyterhub` says why", err=True)
 
 
 @contextlib.contextmanager
-def _alone(wait: bool = False) -> Iterator[None]:
-    """Hold the lock that keeps a second backup or restore away. Raises Busy, if not to `wait` for it."""
+def alone(wait: bool = False) -> Iterator[None]:
+    """Hold the lock that keeps a second backup, restore or move of the database away. Raises Busy, if not to `wait` for it.
+
+    A closed terminal, or SIGTERM, then ends what is done as Ctrl-C does: what was stopped is started again.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     os.umask(0o077)
-    with _explained(FOLDER.parent):
+    with explained(FOLDER.parent):
         FOLDER.mkdir(mode=0o700, exist_ok=True)
         lock = os.open(FOLDER / ".lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise Busy("another backup or restore is running: wait until it is done") from None
+            raise Busy("another backup, restore or move of the database is running: wait until it is done") from None
         for leftover in FOLDER.glob(f"{WORK}*"):  # of one that was killed
             shutil.rmtree(leftover, ignore_errors=True)
         yield
@@ -497,7 +511,7 @@ def _alone(wait: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _explained(folder: Path) -> Iterator[None]:
+def explained(folder: Path) -> Iterator[None]:
     """Turn what can go wrong with files in `folder` and with the database into a Failure of one line."""
     try:
         yield

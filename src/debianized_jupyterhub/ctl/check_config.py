@@ -42,7 +42,7 @@ def read(as_the_hub_sees_it: bool = True, timeout: float = TIMEOUT) -> tuple[lis
     """
     command, env = [LAUNCHER, "config"], dict(os.environ)
     if os.geteuid() == 0:
-        view = _hub_view() if as_the_hub_sees_it else []
+        view = hub_view() if as_the_hub_sees_it else []
         command, env = [*view, *BECOME_HUB, *command], hub_environment()
     try:
         done = subprocess.run(
@@ -102,7 +102,7 @@ def of_servers(timeout: float = TIMEOUT) -> list[Problem]:
         raise CheckError(f"the settings in {JUPYTER[0]} cannot be read: {said[-1]}") from None
 
 
-def _hub_view() -> list[str]:
+def hub_view() -> list[str]:
     """Return the start of a command that sees the file system as the running hub does; nothing while there is none."""
     pid = stdout_of("systemctl", "show", "--property=MainPID", "--value", units.HUB)
     return ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "--"] if pid.isdecimal() and pid != "0" else []

@@ -12,8 +12,8 @@ from typing import IO, Any
 
 import click
 
-from .. import accounts, files
-from ..paths import DEFAULTS
+from .. import accounts, database_url, files
+from ..paths import CONFIG, DEFAULTS
 from .command import stdout_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)  # what OSError.errno is where NoSpace is the answer
@@ -99,6 +99,19 @@ def default_setting(name: str, otherwise: str = "") -> str:
     """Return a setting (str) of /etc/default/jupyterhub, which is a shell file; `otherwise` if it is empty or not there."""
     script = '. "$1" >/dev/null 2>&1; printf %s "${!2:-}"'
     return stdout_of("bash", "-c", script, "bash", DEFAULTS, name) or otherwise
+
+
+def configuration_folder() -> Path:
+    """Return the folder of the hub's configuration."""
+    return Path(os.path.normpath(default_setting("JUPYTERHUB_CONFDIR", CONFIG)))
+
+
+def own_database_url() -> str:
+    """Return the URL of the hub's database as far as the package says it, and no configuration file of Python's. Raises Failure."""
+    try:
+        return database_url.own(configuration_folder())
+    except SystemExit as end:
+        raise Failure(str(end)) from None
 
 
 def require_no_service(file: Path) -> None:

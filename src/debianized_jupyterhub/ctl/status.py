@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .. import environments, units
+from .. import database_url, environments, units
 from .. import state as hub_state
 from ..egress import CLOSED
 from ..notices import MESSAGE, OFFLINE, planned_stop
@@ -43,7 +43,8 @@ def restart_reasons(package: str | None, installed: str | None) -> list[str]:
         reasons.append(f"version {installed} is installed, the hub runs {package}")
     since = started(units.HUB)
     folder = Path(default_setting("JUPYTERHUB_CONFDIR", CONFIG))
-    for path in [Path(DEFAULTS), folder / "jupyterhub_config.py", folder / "metrics.token", *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
+    single = [folder / name for name in ("jupyterhub_config.py", database_url.FILE, "metrics.token")]
+    for path in [Path(DEFAULTS), *single, *sorted(folder.glob("jupyterhub_config.d/*.py"))]:
         if since and path.exists() and path.stat().st_mtime > since:
             reasons.append(f"{path} was changed after the hub's start")
     if os.path.lexists(PROXY_MADE_OF) and subprocess.run([f"{LIBEXEC}/note-proxy-files", "check"], check=False).returncode != 0:

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 from ... import as_hub
-from ...database import DatabaseError, sqlite_file
+from ...database import DatabaseError
+from ...database_url import called
 from ...paths import VENV
 from ..command import one_line
 from .check import Failed, Findings, check
@@ -25,10 +26,6 @@ def expected_revision() -> str:
         earlier.update(re.findall(r"^down_revision = ['\"](\w+)", text, re.MULTILINE))
     (head,) = own - earlier
     return head
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^/@]*:)[^/]*@", r"\1***@", url)
 
 
 def _revision(url: str, name: str) -> str:
@@ -60,7 +57,7 @@ def _revision(url: str, name: str) -> str:
 def database() -> Findings:
     """Sound, and of the schema of this version."""
     url = setting("db_url")
-    name = sqlite_file(url) or _without_password(url)
+    name = called(url)
     found = _revision(url, name)
     if found != (wanted := expected_revision()):
         raise Failed(

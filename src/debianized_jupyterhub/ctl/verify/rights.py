@@ -13,6 +13,7 @@ from pathlib import Path
 from ... import files, units
 from ...accounts import HUB as ACCOUNT
 from ...accounts import HUB_GROUPS, LOGIN, LOGIN_GROUPS, PORTS, PROXY, group_name, user_name
+from ...database_url import FILE as DATABASE_URL
 from ...defaults import COOKIE_SECRET
 from ...paths import (
     CONFIG,
@@ -44,6 +45,7 @@ MODES = {
     f"{CONFIG}/jupyterhub_config.d": ("root", ACCOUNT, 0o750, TMPFILES),
     f"{CONFIG}/jupyterhub_config.py": ("root", ACCOUNT, 0o640, TMPFILES),
     PROXY_ENV: ("root", "root", 0o600, "chown root: {path}; chmod 600 {path}"),
+    f"{CONFIG}/{DATABASE_URL}": ("root", ACCOUNT, 0o640, TMPFILES),
     f"{CONFIG}/metrics.token": ("root", ACCOUNT, 0o640, TMPFILES),
     CTL_FILE: (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
     STATE: (ACCOUNT, ACCOUNT, 0o750, TMPFILES),

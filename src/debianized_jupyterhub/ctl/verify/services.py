@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ... import accounts, defaults, gate, login_check, notices, units
+from ... import accounts, database_url, defaults, gate, login_check, notices, units
 from ... import server_settings as server_settings_files
 from ... import state as hub_state
 from ...paths import DEFAULTS, PROXY_API, PROXY_ENV, SESSION_SERVICE
@@ -45,7 +45,7 @@ def server_settings_read() -> list[Problem]:
 def setting(name: str) -> Any:
     """Return a setting of the hub (FACTS of settings_check.py); where it cannot be read, what the package has set."""
     shipped = {"bind_url": defaults.BIND_URL, "hub_ip": "127.0.0.1", "hub_port": 8081}
-    shipped |= {"db_url": defaults.DATABASE_URL, "cookie_secret_file": defaults.COOKIE_SECRET, "subdomain_host": "", "public_url": ""}
+    shipped |= {"db_url": database_url.SHIPPED, "cookie_secret_file": defaults.COOKIE_SECRET, "subdomain_host": "", "public_url": ""}
     shipped |= {"account_service": "", "refused_shells": ["false", "nologin"]}
     value = configuration_read()[1].get(name)
     return shipped[name] if value in (None, "") else value
