@@ -145,12 +145,12 @@ class Environment:
 
     def switch(self, revision: Revision) -> None:
         """Let new kernels start from a revision; those that run keep theirs."""
-        _point(self.current_link, revision.folder.name)
+        files.point(self.current_link, revision.folder.name)
 
     def offer(self) -> None:
         """Show its kernel to users."""
         KERNELS.mkdir(parents=True, exist_ok=True)
-        _point(self.kernel_link, f"{self.current_link}/kernel")
+        files.point(self.kernel_link, f"{self.current_link}/kernel")
 
     def remove(self) -> None:
         """Remove all of it. From the first step on, users see nothing of it."""
@@ -199,7 +199,7 @@ def sweep() -> None:
 
 
 def _sweep(environment: Environment) -> None:
-    _new(environment.current_link).unlink(missing_ok=True)
+    files.unplaced(environment.current_link).unlink(missing_ok=True)
     children = [child for child in environment.folder.iterdir() if child.name.isdecimal()]
     if not environment.exists:
         if len(children) == len(list(environment.folder.iterdir())):  # else it is not of our making
@@ -225,20 +225,6 @@ def disk_used(folder: Path, seen: set[int]) -> int:
             seen.add(status.st_ino)
             used += status.st_blocks * 512
     return used
-
-
-def _new(link: Path) -> Path:
-    """Return the name that a link has until it is put in its place."""
-    return link.with_name(f".{link.name}.new")
-
-
-def _point(link: Path, target: str) -> None:
-    """Make `link` lead to `target`, in one step."""
-    new = _new(link)
-    new.unlink(missing_ok=True)
-    new.symlink_to(target)
-    new.replace(link)
-    files.sync_folder(link.parent)
 
 
 def _pids() -> Iterator[int]:

@@ -105,4 +105,18 @@ def sync_folder(folder: str | Path) -> None:
         os.close(fd)
 
 
+def unplaced(link: Path) -> Path:
+    """Return the name that a link has until `point` puts it in its place."""
+    return link.with_name(f".{link.name}.new")
+
+
+def point(link: Path, target: str) -> None:
+    """Make the link `link` lead to `target`, in one step."""
+    new = unplaced(link)
+    new.unlink(missing_ok=True)
+    new.symlink_to(target)
+    new.replace(link)
+    sync_folder(link.parent)
+
+
 _ROOTS_GROUPS = (0, 50)  # root; staff, to which Debian gives /usr/local, and with it root's PATH

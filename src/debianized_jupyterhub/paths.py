@@ -28,6 +28,7 @@ AWAY_PAGE = "/usr/share/jupyterhub/pages/away.html"
 VENV = "/opt/venvs/jupyterhub"
 TREES = "/opt/venvs/jupyterhub-servers"  # docs/architecture.md, "One tree per version"
 ENVIRONMENTS = "/opt/venvs/jupyterhub-environments"  # environments.py
+INDEX = "/var/lib/jupyterhub-index"  # package_index.py
 UV_LOCK = "/usr/share/jupyterhub/uv.txt"  # ctl/uv.py
 LIBEXEC = "/usr/libexec/jupyterhub"
 LAUNCHER = "/usr/sbin/jupyterhub-launcher"

@@ -544,7 +544,7 @@ def test_no_room(index, work):
 def test_two_at_once(index, work):
     assert index.run("flock", "--nonblock", f"{ROOT}/.lock", "true", user="alice", check=False).returncode == 66  # cannot be opened
     done = index.run("flock", f"{ROOT}/.lock", "jupyterhub-ctl", "environment", "prune", check=False)
-    assert done.returncode == 8 and "another jupyterhub-ctl environment is at work" in done.stderr
+    assert done.returncode == 8 and "another jupyterhub-ctl environment or index is at work" in done.stderr
 
 
 # -- In one file -------------------------------------------------------------------------------------------------------------------

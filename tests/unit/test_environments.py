@@ -9,16 +9,18 @@ import pytest
 from click import testing
 
 from debianized_jupyterhub import environments
-from debianized_jupyterhub.ctl import environment, environment_archive, environment_build
+from debianized_jupyterhub.ctl import checked_tar, environment, environment_archive, environment_build, uv
 from debianized_jupyterhub.ctl.common import BadArchive
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch):
     """An empty folder (Path) of environments."""
-    for module in (environments, environment):
+    for module in (environments, uv):
         monkeypatch.setattr(module, "ROOT", tmp_path / "environments")
+    for module in (environments, environment):
         monkeypatch.setattr(module, "KERNELS", tmp_path / "kernels")
+    monkeypatch.setattr(uv, "require_root", lambda: None)
     monkeypatch.setattr(environments, "ENVIRONMENTS", str(tmp_path / "environments"))
     monkeypatch.setattr(environment, "require_root", lambda: None)
     return tmp_path / "environments"
@@ -132,9 +134,9 @@ def test_upgrade_of_a_file_that_names_others(root, monkeypatch, text, other):
     "about, missing", [({}, "architecture"), (dict.fromkeys([*environment_archive.SOURCE, "python", "suite", "architecture"], "x"), "lock.txt")]
 )
 def test_manifest_of_an_archive_that_lacks_something(tmp_path, about, missing):
-    manifest = json.dumps({"format": environment_archive.FORMAT, "files": {}, **about}).encode()
+    manifest = json.dumps({"format": checked_tar.FORMAT, "files": {}, **about}).encode()
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        entry = tarfile.TarInfo(environment_archive.MANIFEST)
+        entry = tarfile.TarInfo(checked_tar.MANIFEST)
         entry.size = len(manifest)
         archive.addfile(entry, io.BytesIO(manifest))
     with pytest.raises(BadArchive, match=rf"a.tar is damaged, or no archive of an environment \({missing} is missing in its manifest\)"):

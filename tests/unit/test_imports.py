@@ -8,9 +8,10 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[2] / "src/debianized_jupyterh
 # From top to bottom; a module may import its own level and those below. A package's name stands for all in it that has no line of its own.
 LEVELS = (
     {"ctl"},
+    {"ctl.index_build"},
     {"ctl.environment_archive", "ctl.verify"},
     {"ctl.environment_build"},
-    {"ctl.uv"},
+    {"ctl.checked_tar", "ctl.uv"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub", "ctl.processes", "ctl.sudoers"},
     {"authenticators"},
     {"app", "culler", "failing", "keeper", "preflight", "server_settings", "settings_check"},
@@ -31,6 +32,7 @@ LEVELS = (
         "languages",
         "login_check",
         "moving",
+        "package_index",
         "packages",
         "ports",
     },

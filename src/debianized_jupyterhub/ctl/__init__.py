@@ -28,6 +28,7 @@ COMMANDS = {
     "restore": "backup",
     "database": "database",
     "environment": "environment",
+    "index": "index",
 }
 
 

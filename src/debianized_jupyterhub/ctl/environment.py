@@ -1,25 +1,23 @@
 """jupyterhub-ctl environment: kernels with packages that the administrator has chosen, for all users or a group."""
 
-import fcntl
 import grp
 import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from ..environments import KERNELS, NAME, ROOT, Environment, Revision, disk_used, existing, is_ours, sweep
+from ..environments import KERNELS, NAME, Environment, Revision, disk_used, existing, is_ours, sweep
 from ..journal import plain
 from ..kernelspecs import SYSTEM
 from ..paths import DEFAULTS
 from . import environment_archive, uv
 from .command import one_line
-from .common import FULL, Busy, Failure, NoSpace, default_setting, require_no_service, require_root, show
+from .common import Failure, default_setting, require_no_service, require_root, show
 from .environment_build import PYTHON, Source, build, lock_text, minor, source, version_of
 
 RESERVED = "python3"  # and what begins with it: names of the bundled kernel
@@ -193,23 +191,8 @@ def prune() -> None:
 # -- What they share ---------------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _at_work() -> Iterator[None]:
-    """Have everything to oneself, and nothing left of commands that were interrupted. Raises NotRoot, Busy, NoSpace, Failure."""
-    require_root()
-    os.umask(0o022)  # users are to read it
-    try:
-        ROOT.mkdir(parents=True, exist_ok=True)
-        # Who can open it can hold it, also for reading.
-        with open(os.open(ROOT / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise Busy("another jupyterhub-ctl environment is at work: wait for it") from None
-            sweep()
-            yield
-    except OSError as error:
-        raise (NoSpace if error.errno in FULL else Failure)(f"{error.filename or ROOT}: {error.strerror or error}") from None
+def _at_work() -> AbstractContextManager[None]:
+    return uv.at_work(sweep)
 
 
 def _add(made: Environment, wanted: Source, group: str | None, python: str | None) -> None:

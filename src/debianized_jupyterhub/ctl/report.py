@@ -103,6 +103,7 @@ def contents() -> Iterator[tuple[str, str]]:
         "sudo.txt": ["sudo", "-n", "-l", "-U", accounts.HUB],
         "egress.txt": ["nft", "list", "table", *egress.TABLE],
         "environments.txt": ["/usr/sbin/jupyterhub-ctl", "environment", "list"],
+        "index.txt": ["/usr/sbin/jupyterhub-ctl", "index", "list"],
         "changed-files.txt": ["dpkg", "--verify", "jupyterhub"],
         "var-opt-jupyterhub.txt": ["ls", "-la", STATE],
         "journal.txt": ["journalctl", "--no-pager", "--output=short-iso", "--since=-7d", "--lines=5000", *JOURNAL],

@@ -1,5 +1,7 @@
 """uv, which resolves, locks and installs environments. It would not fit into the package: the bundled pip fetches it once, checked by hash."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -7,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import click
 
 from ..environments import ROOT, WORK, Revision, disk_used, existing
 from ..paths import UV_LOCK
-from .common import Failure, NoSpace, default_setting
+from .common import FULL, Busy, Failure, NoSpace, default_setting, require_root
 
 CACHE = ROOT / ".cache"  # on the file system of the environments, for files to be shared by hard links
 LARGEST = 2 << 30  # bytes of the cache that no environment shares
@@ -26,6 +28,25 @@ CONFIG = Path("/etc/uv/uv.toml")
 
 class UvFailed(Failure):
     """uv has refused, or something that it needs has; the message is what it said, in one line."""
+
+
+@contextlib.contextmanager
+def at_work(sweep: Callable[[], object], place: Path = ROOT) -> Iterator[None]:
+    """Have uv to oneself; `sweep` removes first what interrupted commands have left in `place`. Raises NotRoot, Busy, NoSpace, Failure."""
+    require_root()
+    os.umask(0o022)  # users are to read it
+    try:
+        ROOT.mkdir(parents=True, exist_ok=True)
+        # Who can open it can hold it, also for reading.
+        with open(os.open(ROOT / ".lock", os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600), "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise Busy("another jupyterhub-ctl environment or index is at work: wait for it") from None
+            sweep()
+            yield
+    except OSError as error:
+        raise (NoSpace if error.errno in FULL else Failure)(f"{error.filename or place}: {error.strerror or error}") from None
 
 
 def program(wheels: Path | None = None) -> str:

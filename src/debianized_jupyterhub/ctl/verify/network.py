@@ -1,4 +1,4 @@
-"""Checks: is the network closed to whom it should be?"""
+"""Checks: is the network closed to whom it should be, and is the index of packages whole?"""
 
 import itertools
 import os
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from ... import egress as rules
+from ... import files, package_index
+from ...layers import VERSION
 from ...settings import place_of
 from ..command import properties
 from ..common import default_setting
@@ -107,3 +109,42 @@ def _opens(path: str, uid: int, gid: int) -> bool:
         return False
     command = [sys.executable, "-I", "-S", "-c", f"import socket; socket.socket({int(socket.AF_UNIX)}).connect({path!r})"]
     return subprocess.run(command, check=False, capture_output=True, timeout=TIMEOUT, cwd="/", user=uid, group=gid, extra_groups=[]).returncode == 0
+
+
+# -- Index -------------------------------------------------------------------------------------------------------------------------
+
+FILL = f"jupyterhub-ctl index fill {package_index.LIST}, or import an export of it"
+
+
+@check("index")
+def index() -> Findings:
+    """The folder of packages that users may install: is it what it was made, and do they have to use it?"""
+    listed = package_index.listed()
+    if not package_index.exists():
+        if listed:
+            yield Warned("the index of packages that the configuration names is not there", "users and environments lack these packages", FILL)
+        yield "none"
+        return
+    try:
+        state = package_index.current()
+    except (OSError, ValueError) as error:
+        raise Failed(f"the index of packages is damaged: {error}", "packages cannot be installed", FILL) from None
+    yield from _wheels(state)
+    if listed != state.asked_for:
+        yield Warned(f"{package_index.LIST} is not the list that the index was made of", "users have other packages than it says", FILL)
+    users = " and ".join(map(str, package_index.users()))
+    policy = "users can name another, for the network is open to them" if not default_setting(rules.CLOSED) else "the network is closed to users"
+    yield f"{len(state.wheels)} packages, {f'used by {users}; {policy}' if users else 'not used: neither /etc/pip.conf nor /etc/uv/uv.toml names it'}"
+
+
+def _wheels(state: package_index.State) -> Iterator[Finding]:
+    """Yield what is wrong with the files, by their sizes: their hashes are compared by who installs, and when they are copied."""
+    if not files.is_roots_alone(package_index.WHEELS):
+        mend = f"namei -om {package_index.WHEELS} shows who; chown root: it, chmod go-w it"
+        yield Failed(f"others than root can change {package_index.WHEELS}", "who can do that runs code as each user who installs a package", mend)
+    if (version := state.about.get("python")) != VERSION:
+        yield Failed(f"the index of packages is for Python {version}, and notebooks have {VERSION}", "some packages cannot be installed", FILL)
+    for wheel in state.wheels:
+        path = package_index.WHEELS / wheel.file
+        if not path.is_file() or path.stat().st_size != wheel.size:
+            raise Failed(f"{path} is missing, or not as it was", f"{wheel.name} cannot be installed", FILL)
