@@ -2,16 +2,15 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import re
-import tarfile
 import threading
 import time
 
 import pytest
 import websocket
 from browser import SLOW, idle, log_in, menu, run_cell, wait_for_lab
+from checked_tars import repacked, says
 from harness import wait_for
 from hubclient import Hub, HubError, KernelError, with_server
 from playwright.sync_api import expect
@@ -592,28 +591,6 @@ def test_import_on_another_machine(index, site, installed, archive):
         wait_for(hub.answers, "the hub answers", timeout=60)
         assert value_in(with_server(other, hub, "carol")) == "43"
     site.discard(other)
-
-
-def repacked(archive, folder, change):
-    """Return a copy of an archive (Path) whose members (dict of bytes by name) `change` has changed."""
-    with tarfile.open(archive) as old:
-        members = {member.name: old.extractfile(member).read() for member in old}
-    change(members)
-    with tarfile.open(folder / "bad.tar", "w") as new:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            new.addfile(entry, io.BytesIO(content))
-    return folder / "bad.tar"
-
-
-def says(**changes):
-    """Return a function that changes an archive's manifest."""
-
-    def change(members):
-        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), **changes}).encode()
-
-    return change
 
 
 def tamper(name, with_checksum=False):

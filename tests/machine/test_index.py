@@ -1,12 +1,11 @@
 """An index of packages on the machine: filled where there is a network, carried in one file, and used by pip, uv, users' layers and environments."""
 
 import hashlib
-import io
 import json
-import tarfile
 import time
 
 import pytest
+from checked_tars import repacked, says
 from harness import wait_for
 from wheels import INDEX as ELSEWHERE
 from wheels import for_environments, offer
@@ -190,26 +189,6 @@ def test_import_without_network(source, exported):
     ctl(source, "import", exported, variables={})
     assert packages(source) == before and source.sh(f"cat {ROOT}/current/lock.txt") == lock
     assert verified(source)["status"] == "passed" and source.sh(f"stat -c %a {exported}") == "600"
-
-
-def repacked(archive, folder, change):
-    """Return a copy of an export (Path) whose members (dict of bytes by name) `change` has changed."""
-    with tarfile.open(archive) as old:
-        members = {member.name: old.extractfile(member).read() for member in old}
-    change(members)
-    with tarfile.open(folder / "bad.tar", "w") as new:
-        for name, content in members.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content)
-            new.addfile(entry, io.BytesIO(content))
-    return folder / "bad.tar"
-
-
-def says(**changes):
-    def change(members):
-        members["manifest.json"] = json.dumps({**json.loads(members["manifest.json"]), **changes}).encode()
-
-    return change
 
 
 def tampered(members):
