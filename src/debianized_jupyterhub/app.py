@@ -25,12 +25,14 @@ from jupyterhub.objects import Hub as HubAddress
 from jupyterhub.proxy import ConfigurableHTTPProxy
 from jupyterhub.spawner import Spawner
 from jupyterhub.utils import url_path_join
+from sqlalchemy.exc import SQLAlchemyError
 from tornado.ioloop import PeriodicCallback
 from traitlets import default
 
 from . import culling, journal, moving, outage, ports, services, state, watchdog
 from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
+from .database import in_short
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
@@ -145,6 +147,12 @@ class Hub(JupyterHub):
         state.enter(state.STOPPED, "The hub is stopping.")
         await asyncio.gather(*(server.drain() for server in self._servers))
         await super().shutdown_cancel_tasks(sig)
+
+    async def cleanup(self) -> None:
+        try:
+            await super().cleanup()
+        except SQLAlchemyError as error:  # a hub without its database would never end
+            self.log.error("What was not in the database yet is lost: %s", in_short(error))
 
     async def initialize(self, *arguments: Any, **options: Any) -> None:
         self.log.addFilter(self.last_error)

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import sqlalchemy
 from jupyterhub.handlers import BaseHandler
 from jupyterhub.handlers.pages import HealthCheckHandler
-from sqlalchemy.exc import InterfaceError, OperationalError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, InvalidRequestError, OperationalError, PendingRollbackError, SQLAlchemyError
 from tornado import web
 
 from . import ports, state
@@ -54,6 +54,8 @@ def trouble(error: BaseException, url: str) -> Trouble | None:
     if (isinstance(error, OSError) and error.errno in NO_ROOM) or (of_database and ("disk is full" in said or "disk I/O error" in said)):
         line = f"no room for the hub's database: `df {STATE}` shows the disk ({said})"
         return Trouble(f"There is no room left on the hub's disk. {TELL}", line, False)
+    if isinstance(error, InvalidRequestError) and "no further SQL" in said:  # where nobody has taken back what could not be committed
+        return Trouble(f"The hub's database does not answer. {LATER}", f"a transaction of the hub's was cut off at its end, and is taken back ({said})", True)
     if not of_database:
         return None
     if path and "is locked" in said:

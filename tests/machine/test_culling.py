@@ -57,6 +57,7 @@ def culling(machine, hub, idle):
     machine.run("groupadd", "patient")
     machine.add_user("patience")
     machine.run("usermod", "-aG", "patient", "patience")
+    wait_for(hub.answers, "the hub answers", timeout=60)
     idle.stop()  # or it would be stopped while the next test asks for it
     set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE=f"{IDLE}s", JUPYTERHUB_CULL_IDLE_GROUPS="patient=1h")
 
