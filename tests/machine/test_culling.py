@@ -151,7 +151,6 @@ def test_site_may_have_services_of_its_own(machine, hub, idle, culling):
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
     idle.spawn()
     wait_for(lambda: "idle" not in with_server(machine), "the idle server is stopped", timeout=60, every=1)
-    hub.login("patience", "secret").stop()
 
 
 def test_no_token_is_left_of_earlier_starts(machine, hub, culling):
@@ -212,6 +211,8 @@ AT_EXIT = "import atexit, time\n@atexit.register\ndef end():\n    time.sleep(1)\
 @pytest.fixture(scope="module")
 def no_culling(machine, hub, culling):
     set_and_restart(machine, hub, JUPYTERHUB_CULL_IDLE="", JUPYTERHUB_CULL_IDLE_GROUPS="", JUPYTERHUB_CULL_MAX_AGE="")
+    for name in with_server(machine):
+        hub.login(name, "secret").stop()
     yield
     machine.run("jupyterhub-ctl", "online")
 
