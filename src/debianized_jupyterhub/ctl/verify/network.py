@@ -3,7 +3,6 @@
 import itertools
 import os
 import pwd
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ UNIT = "jupyterhub-egress.service"
 RELOAD = f"systemctl reload-or-restart {UNIT.removesuffix('.service')}; it says why it cannot"
 TIMEOUT = 3  # seconds for a connection that is tried
 CONNECT = f"import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), {TIMEOUT})"
+OPEN = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
 # Programs that look up names for whoever asks at a socket, with the rights of another account.
 RESOLVERS = {
     "/run/systemd/resolve/io.systemd.Resolve": "systemd-resolved",
@@ -73,12 +73,29 @@ def somebody(wanted: rules.Settings, free: rules.Exempt) -> tuple[int, int]:
     return uid, next(gid for gid in itertools.chain([uid], range(65534, 0, -1)) if gid not in free.gids)
 
 
-def connects(target: rules.Target, **who: object) -> bool:
-    """Return whether an account (subprocess's user, group, extra_groups; root without) reaches an address."""
+def succeeds_as(code: str, *arguments: str, uid: int = 0, gid: int = 0, timeout: float = 2 * TIMEOUT) -> bool:
+    """Return whether a line of Python ends well as an account, with no further groups, and nothing of root's: its terminal, its environment."""
+    command = [sys.executable, "-I", "-S", "-c", code, *arguments]
+    done = subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout,
+        cwd="/",
+        env={"LC_ALL": "C.UTF-8"},
+        user=uid,
+        group=gid,
+        extra_groups=[],
+        start_new_session=True,
+    )
+    return done.returncode == 0
+
+
+def connects(target: rules.Target, uid: int = 0, gid: int = 0) -> bool:
+    """Return whether an account reaches an address."""
     assert target.ports
-    command = [sys.executable, "-I", "-S", "-c", CONNECT, str(target.network.network_address), str(target.ports[0])]
-    done = subprocess.run(command, check=False, stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * TIMEOUT, cwd="/", **who)  # type: ignore[call-overload]
-    return bool(done.returncode == 0)
+    return succeeds_as(CONNECT, str(target.network.network_address), str(target.ports[0]), uid=uid, gid=gid)
 
 
 def _proof(wanted: rules.Settings, uid: int, gid: int) -> Iterator[Finding]:
@@ -90,7 +107,7 @@ def _proof(wanted: rules.Settings, uid: int, gid: int) -> Iterator[Finding]:
         name = f"{target.network.network_address} port {target.ports[0] if target.ports else ''}"
         if any(each.has(target) for each in wanted.allowed):
             yield Failed(f"{name}, which {rules.TRIED} names, is among those in {rules.ALLOWED}", "nothing is proven by it", f"name another: {place}")
-        elif connects(target, user=uid, group=gid, extra_groups=[]):
+        elif connects(target, uid, gid):
             yield Failed(f"the account with uid {uid} reaches {name}", "the network is not closed", "nft list ruleset; docs/egress.md")
         elif not connects(target):
             yield Warned(f"that the network is closed to users was not proven: root does not reach {name} either", "", f"name another: {place}")
@@ -98,17 +115,9 @@ def _proof(wanted: rules.Settings, uid: int, gid: int) -> Iterator[Finding]:
 
 def _resolvers(uid: int, gid: int) -> Iterator[Finding]:
     for path, program in RESOLVERS.items():
-        if _opens(path, uid, gid):
+        if os.path.exists(path) and succeeds_as(OPEN, path, uid=uid, gid=gid, timeout=TIMEOUT):
             what = f"users have names of the network looked up by {program} ({path}), whose own network is open"
             yield Warned(what, "data can leave in the names that are asked for (a DNS tunnel)", "/usr/share/doc/jupyterhub/egress.md, What stays open")
-
-
-def _opens(path: str, uid: int, gid: int) -> bool:
-    """Can an account connect to a unix socket?"""
-    if not os.path.exists(path):
-        return False
-    command = [sys.executable, "-I", "-S", "-c", f"import socket; socket.socket({int(socket.AF_UNIX)}).connect({path!r})"]
-    return subprocess.run(command, check=False, capture_output=True, timeout=TIMEOUT, cwd="/", user=uid, group=gid, extra_groups=[]).returncode == 0
 
 
 # -- Index -------------------------------------------------------------------------------------------------------------------------
