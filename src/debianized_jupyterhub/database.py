@@ -28,6 +28,16 @@ class DatabaseError(Exception):
     """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
 
 
+def deadlines(url: str) -> dict[str, int]:
+    """Return DEADLINES for the database at `url` (SQLAlchemy's form), as far as it has none of its own; none for another kind than PostgreSQL."""
+    import sqlalchemy  # it takes long
+
+    parsed = sqlalchemy.make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return {}
+    return {name: value for name, value in DEADLINES.items() if name not in parsed.query}
+
+
 def in_short(error: object) -> str:
     """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
     return " ".join(str(error).split("\n[SQL")[0].split())

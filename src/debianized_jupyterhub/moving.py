@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from . import accounts, files
-from .database import DEADLINES, DatabaseError, in_short, require_database, snapshot, sqlite_file
+from .database import DatabaseError, deadlines, in_short, require_database, snapshot, sqlite_file
 from .database_url import called
 from .paths import STATE
 
@@ -78,9 +78,8 @@ def _explained(what: str, advice: str = "") -> Iterator[None]:
 
 def _engine(url: str) -> sqlalchemy.Engine:
     """Return an engine that keeps no connections. Raises DatabaseError where its driver is missing."""
-    ours = {} if sqlite_file(url) else {name: value for name, value in DEADLINES.items() if name not in sqlalchemy.make_url(url).query}
     try:
-        return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=ours)
+        return sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool, connect_args=deadlines(url))
     except (ImportError, SQLAlchemyError):
         driver = url.partition("://")[0]
         raise DatabaseError(f"the driver of {driver}:// is not in this package: the extra postgresql brings that of postgresql:// (building.md)") from None

@@ -23,7 +23,7 @@ from sqlalchemy.exc import InterfaceError, InvalidRequestError, OperationalError
 from tornado import web
 
 from . import ports, state
-from .database import DEADLINES, MEND, in_short, sqlite_file
+from .database import MEND, deadlines, in_short, sqlite_file
 from .handlers import in_place_of
 from .paths import STATE
 
@@ -73,11 +73,8 @@ def trouble(error: BaseException, url: str) -> Trouble | None:
 
 def with_deadlines(url: str, settings: dict[str, Any]) -> dict[str, Any]:
     """Return `settings` (JupyterHub.db_kwargs) with deadlines for a PostgreSQL server, as far as the site has set none, there or in `url`."""
-    parsed = sqlalchemy.make_url(url)
-    if parsed.get_backend_name() != "postgresql":
-        return settings
-    ours = {name: value for name, value in DEADLINES.items() if name not in parsed.query}
-    return {**settings, "connect_args": {**ours, **settings.get("connect_args", {})}}
+    ours = deadlines(url)
+    return {**settings, "connect_args": {**ours, **settings.get("connect_args", {})}} if ours else settings
 
 
 def look(url: str, engine: sqlalchemy.Engine) -> Trouble | None:
