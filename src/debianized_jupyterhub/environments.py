@@ -16,7 +16,6 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +50,8 @@ class Revision:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), f"{self.folder}/lib")
 
     def processes(self) -> list[int]:
-        """Return the pids of those who use it: as program, library or in their environment, as kernels and what they start do."""
-        return [pid for pid in _pids() if _mentions(pid, f"{self.folder}/".encode())]
+        """Return the pids of those who use it."""
+        return _users_of(self.folder)
 
     def remove(self) -> None:
         """Remove it; without its record it is a torso that sweep removes."""
@@ -79,7 +78,7 @@ class Environment:
 
     def processes(self) -> list[int]:
         """Return the pids of those who use one of its revisions."""
-        return [pid for pid in _pids() if _mentions(pid, f"{self.folder}/".encode())]
+        return _users_of(self.folder)
 
     @property
     def group(self) -> str | None:
@@ -227,8 +226,9 @@ def disk_used(folder: Path, seen: set[int]) -> int:
     return used
 
 
-def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir("/proc") if name.isdecimal())
+def _users_of(folder: Path) -> list[int]:
+    """Return the pids of those who have the folder as program, library or in their environment, as kernels and what they start do."""
+    return [pid for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _mentions(pid, f"{folder}/".encode())]
 
 
 def _mentions(pid: int, text: bytes) -> bool:

@@ -114,6 +114,13 @@ def own_database_url() -> str:
         raise Failure(str(end)) from None
 
 
+def require_new(file: Path) -> None:
+    """Raise Failure unless root can make `file`, where nothing is."""
+    require_no_service(file)
+    if os.path.lexists(file):
+        raise Failure(f"{file} is there already: name another file")
+
+
 def require_no_service(file: Path) -> None:
     """Raise Failure where root is to write `file` into a folder of the hub's or the proxy's account, which could lay a link in its place."""
     for folder in file.resolve().parents:

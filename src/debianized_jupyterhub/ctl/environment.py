@@ -17,7 +17,7 @@ from ..kernelspecs import SYSTEM
 from ..paths import DEFAULTS
 from . import environment_archive, uv
 from .command import one_line
-from .common import Failure, default_setting, require_no_service, require_root, show
+from .common import Failure, default_setting, require_new, require_root, show
 from .environment_build import PYTHON, Source, build, lock_text, minor, source, version_of
 
 RESERVED = "python3"  # and what begins with it: names of the bundled kernel
@@ -154,9 +154,7 @@ def archive(name: str, file: Path) -> None:
     """Write the current revision of NAME to FILE, from which `import` makes the same one on another machine, without a network."""
     with _at_work():
         it = _require(name)
-        require_no_service(file)
-        if os.path.lexists(file):
-            raise Failure(f"{file} is there already: name another file")
+        require_new(file)
         _record(it.current)
         digest = environment_archive.write(it.current, file)
     click.echo(f"{file}  sha256:{digest}")

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 from .. import package_index
 from ..paths import DEFAULTS, INDEX
 from . import checked_tar, index_build, uv
-from .common import BadArchive, Failure, default_setting, require_no_service, require_root, show
+from .common import BadArchive, Failure, default_setting, require_new, require_root, show
 from .environment_archive import this_machine
 from .environment_build import PYTHON, minor, version_of
 
@@ -105,9 +105,7 @@ def export(file: Path) -> None:
     """Write the index to FILE, which `import` reads on another machine; print its checksum."""
     with _at_work():
         state = _state()
-        require_no_service(file)
-        if file.exists() or file.is_symlink():
-            raise Failure(f"{file} is there already: name another file")
+        require_new(file)
         held = {"lock.txt": package_index.CURRENT / package_index.LOCK} | {f"wheels/{wheel.file}": package_index.WHEELS / wheel.file for wheel in state.wheels}
         about = {**state.about, "asked_for": state.asked_for, "host": socket.gethostname()}
         digest = checked_tar.write(file, about, {}, held)

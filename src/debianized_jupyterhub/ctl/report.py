@@ -27,7 +27,7 @@ from ..paths import (
 )
 from .check_config import hub_environment
 from .command import output
-from .common import FULL, Failure, NoSpace, pristine, require_no_service, require_root
+from .common import FULL, Failure, NoSpace, pristine, require_new, require_root
 from .redaction import is_secret_name, redact, redact_forms, redact_python
 from .verify import results
 from .verify.services import configuration_read
@@ -122,9 +122,7 @@ def report(file: Path | None) -> None:
     """
     require_root()
     file = file or Path(time.strftime("jupyterhub-report-%Y%m%d-%H%M%S.tar.gz"))
-    require_no_service(file)
-    if os.path.lexists(file):
-        raise Failure(f"{file} is there already: name another file")
+    require_new(file)
     new = file.with_name(f".{file.name}.new")
     secrets = known_secrets()
     try:
