@@ -291,12 +291,7 @@ def load(env: Mapping[str, str]) -> str:
 
 
 def _keep(text: str) -> None:
-    new = KEPT.with_name(".rules.new")
-    new.write_text(text)
-    with open(new, "rb") as stream:
-        os.fsync(stream.fileno())
-    new.replace(KEPT)
-    files.sync_folder(KEPT.parent)
+    files.put(KEPT, text)
     if not IN_FORCE.is_symlink():
         IN_FORCE.symlink_to(KEPT)
 

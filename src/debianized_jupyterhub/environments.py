@@ -106,10 +106,8 @@ class Environment:
         record = self.current.record
         options = [f"--{key} {shlex.quote(value)}" for key, value in (("group", self.group), ("python", record.get("interpreter"))) if value]
         command = " ".join(["jupyterhub-ctl environment add", self.name, str(self.note), *options])
-        new = self.note.with_name(f".{self.note.name}.new")
-        new.touch(mode=0o600)  # others than its group need not know what is in one
-        new.write_text(f"# {command}\n# Python {record['python']}\n{self.lock()}")
-        new.replace(self.note)
+        # Others than its group need not know what is in one.
+        files.put(self.note, f"# {command}\n# Python {record['python']}\n{self.lock()}", 0o600)
 
     def revisions(self) -> list[Revision]:
         """Return those that are whole (list of Revision), the newest last."""

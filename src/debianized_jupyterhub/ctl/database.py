@@ -77,7 +77,7 @@ def _move(target: str) -> str:
         _say("copied and compared")
         if properties(units.HUB, "ActiveState").get("ActiveState") not in ("inactive", "failed"):
             raise Busy("somebody has started the hub meanwhile, so nothing is changed: try again")
-        before = _switch(folder, target.encode() + b"\n")
+        before = _switch(folder, f"{target}\n")
         _say("the hub starts" if running else "the hub did not run before, and stays stopped")
         up = start(running)
     if not up:
@@ -129,27 +129,19 @@ def _warn_of_backups(target: str) -> None:
         click.echo(f"jupyterhub-ctl: backups will fail with that database: {error}", err=True)
 
 
-def _switch(folder: Path, content: bytes | None) -> bytes | None:
+def _switch(folder: Path, content: str | None) -> str | None:
     """Give the file that says where the database is another content, None for no file, in one step; return what it had."""
     file = folder / FILE
-    before = file.read_bytes() if file.exists() else None
-    if content is None:
-        file.unlink(missing_ok=True)
+    before = file.read_text() if file.exists() else None
+    if content is not None:
+        files.put(file, content, 0o640, grp.getgrnam(accounts.HUB).gr_gid)
     else:
-        new = file.with_name(f"{file.name}.jupyterhub-ctl~")
-        new.unlink(missing_ok=True)
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-            stream.write(content)
-            os.fchown(stream.fileno(), 0, grp.getgrnam(accounts.HUB).gr_gid)
-            os.fchmod(stream.fileno(), 0o640)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.rename(new, file)
-    files.sync_folder(folder)
+        file.unlink(missing_ok=True)
+        files.sync_folder(folder)
     return before
 
 
-def _take_back(folder: Path, before: bytes | None, source: str, target: str) -> None:
+def _take_back(folder: Path, before: str | None, source: str, target: str) -> None:
     """Let a hub that has not come up have the database of before. Raises BadDatabase in any case."""
     why = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText")).line or "`journalctl -u jupyterhub` says why"
     with stopped(units.HUB) as running:

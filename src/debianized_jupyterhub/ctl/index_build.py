@@ -160,10 +160,7 @@ def _use(folder: Path, asked_for: list[str]) -> None:
 
 def _write_list(asked_for: Iterable[str]) -> None:
     """Keep the list for backups; the index is there without that, too."""
-    new = LIST.with_name(f".{LIST.name}.new")
     try:
-        new.write_text(HEAD + "".join(f"{each}\n" for each in asked_for))
-        new.replace(LIST)
-        files.sync_folder(LIST.parent)
+        files.put(LIST, HEAD + "".join(f"{each}\n" for each in asked_for))
     except OSError as error:
         click.echo(f"jupyterhub-ctl: {LIST} cannot be written, so backups lack the list: {error.strerror}", err=True)
