@@ -136,6 +136,14 @@ def log_in(page, user, password):
     page.get_by_role("button", name="Sign in").click()
 
 
+def lab_of(browser, user, password="secret"):
+    """Log a user in; return the page with the user's JupyterLab."""
+    page = browser.page()
+    log_in(page, user, password)
+    wait_for_lab(page)
+    return page
+
+
 def wait_for_lab(page):
     """Return when JupyterLab is there and ready to be used. The server starts meanwhile, if it has to."""
     expect(page.locator("#jp-main-dock-panel .jp-MainAreaWidget:visible").first).to_be_visible(timeout=SLOW)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import websocket
-from browser import SLOW, idle, log_in, menu, run_cell, wait_for_lab
+from browser import SLOW, idle, lab_of, menu, run_cell, wait_for_lab
 from checked_tars import repacked, says
 from harness import wait_for
 from hubclient import Hub, HubError, KernelError, with_server
@@ -299,10 +299,7 @@ NOTE = "jupyterhub_environment"
 @pytest.fixture(scope="module")
 def lab(browser, alice):
     """alice's JupyterLab."""
-    page = browser.page()
-    log_in(page, "alice", "secret")
-    wait_for_lab(page)
-    return page
+    return lab_of(browser, "alice")
 
 
 def put(user, name, kernel="work", **metadata):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import pytest
-from browser import SLOW, TOP, idle, log_in, menu, wait_for_lab
+from browser import SLOW, TOP, idle, lab_of, menu, wait_for_lab
 from harness import wait_for
 from hubclient import KernelError
 from playwright.sync_api import expect
@@ -69,10 +69,7 @@ def page(machine, hub, browser):
     for name in SELECTED.notebooks:
         machine.push(NOTEBOOKS / f"{name}.ipynb", "/home/alice")
     machine.sh("chown alice: /home/alice/*.ipynb || true")
-    page = browser.page()
-    log_in(page, "alice", "secret")
-    wait_for_lab(page)
-    return page
+    return lab_of(browser, "alice")
 
 
 def run(page, name):

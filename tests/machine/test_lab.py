@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from browser import SLOW, log_in, menu, new_notebook, run_cell, wait_for_lab
+from browser import SLOW, lab_of, menu, new_notebook, run_cell, wait_for_lab
 from harness import wait_for
 from hubclient import HubError, with_server
 from playwright.sync_api import expect
@@ -27,10 +27,7 @@ def alice(machine, hub):
 @pytest.fixture(scope="module")
 def page(alice, browser):
     """alice's JupyterLab."""
-    page = browser.page()
-    log_in(page, "alice", "secret")
-    wait_for_lab(page)
-    return page
+    return lab_of(browser, "alice")
 
 
 def restart(user):
