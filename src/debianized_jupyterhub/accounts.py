@@ -22,6 +22,15 @@ def exists(name: str) -> bool:
     return True
 
 
+def group_exists(name: str) -> bool:
+    """Return whether the system knows the group `name`; blocks for as long as NSS does."""
+    try:
+        grp.getgrnam(name)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
 def user_name(uid: int) -> str:
     """Return an account's name; its number where it has none."""
     try:

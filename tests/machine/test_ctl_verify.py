@@ -373,6 +373,13 @@ FAULTS = [
     ),
     fault("sudoers.d not read", "sudoers", ["not in force", "@includedir /etc/sudoers.d"], *edit("/etc/sudoers", "/^@includedir/d")),
     fault("rule taken out", "sudoers", ["not in force", "jupyterhub ALL = (JUPYTER_USERS) NOPASSWD: JUPYTER_CMD"], *edit(SUDOERS, "/^jupyterhub ALL/d")),
+    fault(
+        "group of the policy missing",
+        "sudoers",
+        ["there is no group gone", f"visudo {SUDOERS}"],
+        *edit(SUDOERS, "s/= %users/= %gone/"),
+        status="warning",
+    ),
     fault("rule that admits root", "sudoers", ["JUPYTER_USERS admits root", f"visudo {SUDOERS}"], *edit(SUDOERS, "s/= %users/= ALL/")),
     fault(
         "hub that may do everything",

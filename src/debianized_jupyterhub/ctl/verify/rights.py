@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ... import files, units
 from ...accounts import HUB as ACCOUNT
-from ...accounts import HUB_GROUPS, LOGIN, LOGIN_GROUPS, PORTS, PROXY, group_name, user_name
+from ...accounts import HUB_GROUPS, LOGIN, LOGIN_GROUPS, PORTS, PROXY, group_exists, group_name, user_name
 from ...database_url import FILE as DATABASE_URL
 from ...defaults import COOKIE_SECRET
 from ...paths import (
@@ -263,7 +263,17 @@ def sudoers() -> Findings:
     if names := admitted(1):
         yield f"admits {names[0]}"
         return
-    yield Warned("JUPYTER_USERS admits none of the machine's accounts", "nobody (but accounts of a directory) can log in", "usermod -aG users NAME")
+    what, mend = "JUPYTER_USERS admits none of the machine's accounts", "usermod -aG users NAME"
+    if missing := _missing_groups():
+        what, mend = f"{what}: there is no group {', '.join(missing)}", f"visudo {SUDOERS} corrects the name, groupadd makes a group"
+    yield Warned(what, "nobody (but accounts of a directory) can log in", mend)
+
+
+def _missing_groups() -> list[str]:
+    """Return the groups that JUPYTER_USERS names and the system does not know."""
+    alias = re.search(r"^Runas_Alias\s+JUPYTER_USERS\s*=(.*(?:\\\n.*)*)", Path(SUDOERS).read_text(errors="replace"), re.MULTILINE)
+    named = re.findall(r"%([\w.-]+)", alias[1]) if alias else []
+    return [name for name in named if not group_exists(name)]
 
 
 # -- PAM ---------------------------------------------------------------------------------------------------------------------------
