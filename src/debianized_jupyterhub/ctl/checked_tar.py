@@ -11,6 +11,7 @@ from re import Pattern
 from typing import IO, Any
 
 from .. import files
+from ..archive import digest
 from .common import FULL, BadArchive, Failure, NoSpace
 
 FORMAT = 1
@@ -84,16 +85,13 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo | None, name: str
 
 
 def _copy(content: IO[bytes], path: Path, wanted: str) -> None:
-    digest = hashlib.sha256()
     with open(path, "xb") as copy:
-        while block := content.read(1 << 20):
-            digest.update(block)
-            copy.write(block)
-    if digest.hexdigest() != wanted:
+        found = digest(content, copy)
+    if found != wanted:
         raise ValueError(f"{path.name} is not what it was")
 
 
 def file_sum(path: Path) -> str:
     """Return the checksum (SHA-256, hexadecimal) of a file."""
     with open(path, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return digest(stream)

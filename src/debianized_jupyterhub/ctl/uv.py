@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from ..environments import ROOT, WORK, Revision, disk_used, existing
+from ..package_index import UV as CONFIG
 from ..paths import UV_LOCK
 from .common import FULL, Busy, Failure, NoSpace, default_setting, require_root
 
@@ -23,7 +24,6 @@ CACHE = ROOT / ".cache"  # on the file system of the environments, for files to 
 LARGEST = 2 << 30  # bytes of the cache that no environment shares
 FETCHED = ROOT / ".uv"
 SETTING = "JUPYTERHUB_UV"
-CONFIG = Path("/etc/uv/uv.toml")
 
 
 class UvFailed(Failure):
