@@ -7,6 +7,7 @@ not take them away.
 import asyncio
 import gc
 import json
+import logging
 import os
 import signal
 from collections.abc import Callable, Coroutine
@@ -27,6 +28,7 @@ from jupyterhub.spawner import Spawner
 from jupyterhub.utils import url_path_join
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.ioloop import PeriodicCallback
+from tornado.log import app_log
 from traitlets import default
 
 from . import culling, journal, moving, outage, ports, services, state, watchdog
@@ -164,6 +166,8 @@ class Hub(JupyterHub):
         self.db_kwargs = outage.with_deadlines(self.db_url, self.db_kwargs)
         outage.wait_for(self.db_url, self.db_kwargs, self.log)
         super().init_db()
+        for log in (self.log, app_log, logging.getLogger("asyncio")):
+            log.addFilter(outage.Brief(self))
 
     async def start(self) -> None:
         with outage.explained(self):
@@ -180,8 +184,8 @@ class Hub(JupyterHub):
         state.ready("READY=1")
 
     def _again_and_again(self, name: str, look: Callable[[], Coroutine], seconds: int) -> None:
-        """Have `look` called each so many `seconds`, until the hub ends; while the database is away, the next time will do."""
-        self._periodic_callbacks[name] = PeriodicCallback(outage.patient(look, self), seconds * 1000)
+        """Have `look` called each so many `seconds`, until the hub ends."""
+        self._periodic_callbacks[name] = PeriodicCallback(look, seconds * 1000)
         self._periodic_callbacks[name].start()
 
     def init_tornado_settings(self) -> None:

@@ -13,7 +13,7 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import sqlalchemy
@@ -225,17 +225,17 @@ def told(error: BaseException, app: Any) -> Trouble | None:
     return found
 
 
-def patient(look: Callable[[], Coroutine], app: Any) -> Callable[[], Coroutine]:
-    """Return `look`, which is called again and again, as one that waits for the next time while the database of `app` (the hub) cannot be used."""
+class Brief(logging.Filter):
+    """Keeps tracebacks out of the journal for which the database of `app` (the hub) is to blame: what is called again and again will go well the next time."""
 
-    async def patiently() -> None:
-        try:
-            await look()
-        except SQLAlchemyError as error:
-            if told(error, app) is None:
-                raise
+    def __init__(self, app: Any) -> None:
+        super().__init__()
+        self.app = app
 
-    return patiently
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether `record` is to be logged; the database's line stands in for it otherwise."""
+        error = record.exc_info[1] if record.exc_info else None
+        return not isinstance(error, SQLAlchemyError) or told(error, self.app) is None
 
 
 @functools.cache
