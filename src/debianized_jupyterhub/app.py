@@ -31,7 +31,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.log import app_log
 from traitlets import default
 
-from . import culling, journal, moving, outage, ports, services, state, watchdog
+from . import culling, journal, moving, outage, ports, profiles, services, state, watchdog
 from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
 from .database import in_short
@@ -125,6 +125,13 @@ class Hub(JupyterHub):
         super().init_proxy()
         if impossible := self.cannot_work(self.proxy):
             raise SystemExit(": ".join(impossible[0][1:]))
+        if self._has_jobs():
+            from .jobs import in_short  # here, since hubs without jobs of Slurm do without
+
+            if wrong := profiles.mistakes():
+                file, line, what, mend = wrong[0]
+                raise SystemExit(f"{file}:{line}: {what}: {mend}" if line else f"{file}: {what}: {mend}")
+            self.log.addFilter(in_short)
         # A proxy of the site's own, or one with certificates of ours, takes TCP: docs/architecture.md, "Sockets".
         ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
         kept = ours and not self.proxy.should_start and self.proxy.api_url.startswith("http+unix:")
@@ -169,11 +176,27 @@ class Hub(JupyterHub):
         for log in (self.log, app_log, logging.getLogger("asyncio")):
             log.addFilter(outage.Brief(self))
 
+    def _has_jobs(self) -> bool:
+        return issubclass(self.spawner_class, GateSpawner) and self.spawner_class.in_jobs
+
+    async def init_spawners(self) -> int:
+        self.up = asyncio.Event()  # what goes on with starts waits for it
+        if self._has_jobs():
+            from .jobs import go_on_with_starts
+
+            go_on_with_starts(self)
+        return await super().init_spawners()
+
     async def start(self) -> None:
         with outage.explained(self):
             await super().start()
         remove_stale_sockets(self.db)
         moving.settle(self.db)
+        self.up.set()
+        if self._has_jobs():
+            from .job_records import Undelivered
+
+            self._again_and_again("cancels", Undelivered(self).deliver, 10)
         culler = Culler(self)
         self._again_and_again("culler", culler.look, culler.interval)
         if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from . import culling, database_url, durations
+from . import culling, database_url, durations, profiles
 from .paths import CONFIG, LIBEXEC, LOGIN_SERVICE, PROXY_API, STATE
 from .settings import place_of
 
@@ -37,7 +37,7 @@ def apply(c: Config) -> None:
     c.JupyterHub.db_url = database_url.own(config_dir())
     c.JupyterHub.cookie_secret_file = COOKIE_SECRET
     c.JupyterHub.authenticator_class = "debianized_jupyterhub.authenticator.SudoersPAMAuthenticator"
-    c.JupyterHub.spawner_class = "debianized_jupyterhub.spawner.GateSpawner"
+    c.JupyterHub.spawner_class = f"debianized_jupyterhub.{'jobs.JobSpawner' if profiles.setting() else 'spawner.GateSpawner'}"
     logo = config_dir() / "banner.png"
     if logo.exists():
         c.JupyterHub.logo_file = str(logo)

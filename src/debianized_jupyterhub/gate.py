@@ -43,6 +43,10 @@ class GateError(Exception):
         return str(self)
 
 
+class Refusal(GateError):
+    """A request was refused: what it asked for was not done, or not to the end."""
+
+
 async def ask(action: str, *, timeout: float = 10, **request: object) -> dict:
     """Put one request to the spawner's gate and return its answer; see ask_helper for errors."""
     return await ask_helper(SPAWNER, {"action": action, **request}, timeout)
@@ -94,7 +98,7 @@ async def _asking(helper: Helper, request: dict, timeout: float) -> AsyncIterato
         except ValueError:  # nothing, or not all of it
             raise GateError(f"The {helper.name} service failed: {log}") from None
         if not answer["ok"]:
-            raise GateError(answer["error"])
+            raise Refusal(answer["error"])
         yield answer, reader
 
 

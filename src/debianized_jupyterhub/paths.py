@@ -5,6 +5,7 @@ docs/changes-on-the-machine.md lists all of it, with owners.
 
 CONFIG = "/etc/jupyterhub"
 DEFAULTS = "/etc/default/jupyterhub"  # a shell file
+PROFILES = f"{CONFIG}/profiles.conf"  # of Slurm jobs: profiles.py
 PROXY_ENV = f"{CONFIG}/proxy.env"  # written by src/libexec/proxy-secret
 SUDOERS = "/etc/sudoers.d/jupyterhub"
 USER_RULES = "/etc/sudoers.d/zzz-jupyterhub-users"  # by jupyterhub-ctl; sudo reads it last: ctl/sudoers.py

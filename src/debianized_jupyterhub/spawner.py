@@ -95,6 +95,7 @@ class GateSpawner(SudoSpawner):
 
     ip: str
     on_unix_sockets = False  # app.py decides
+    in_jobs = False  # may servers be jobs of Slurm? jobs.py
     started = ""
     socket_name = ""  # of a file in SERVERS
     ended = ""

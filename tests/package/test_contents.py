@@ -13,6 +13,7 @@ PRESENT = [
     "/usr/sbin/jupyterhub-backup",
     "/usr/sbin/jupyterhub-launcher",
     "/usr/libexec/jupyterhub/login-check",
+    "/usr/libexec/jupyterhub/job-starter",
     "/usr/libexec/jupyterhub/session-helper",
     "/usr/libexec/jupyterhub/spawner-gate",
     "/usr/libexec/jupyterhub/sudospawner",

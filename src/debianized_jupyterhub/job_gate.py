@@ -1,0 +1,249 @@
+"""What the spawner gate does about Slurm jobs, and nobody else decides: which profile is whose, and what Slurm says of a job.
+
+It runs in src/libexec/spawner-gate, whose head has the protocol. Slurm's programs are asked as the hub's account where that is enough, else by the
+mediator as the user.
+"""
+
+import errno
+import grp
+import os
+import pwd
+import re
+import secrets
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from . import profiles
+from .accounts import exists
+from .paths import PROFILES
+
+PATIENCE = 25  # seconds for a program of Slurm's, which waits for slurmctld
+# Of squeue(1). The comment is what the job's owner writes, newlines too: it is the last one, and a row ends with a mark that he cannot know.
+FIELDS = "%i|%u|%T|%r|%B|%S|%e|%k"
+COMMENT = re.compile(r"jupyterhub:([0-9a-f]{16})(?::(?:([1-9][0-9]{0,4})|no:(.{0,300})))?", re.DOTALL)
+ADMINISTRATOR = "Ask your administrator."
+Mediate = Callable[..., dict]
+
+
+class Refused(Exception):
+    """What is wrong, in one line for the user; `hint` is for the administrator, in the journal alone."""
+
+    def __init__(self, words: str, hint: str = "") -> None:
+        super().__init__(words)
+        self.hint = hint
+
+
+class Complaint(NamedTuple):
+    """What Slurm says, and what that means; {} stands for the profile."""
+
+    says: str
+    words: str
+    hint: str
+
+
+NOT_THERE = "Slurm does not answer at the moment. Try again later."
+COMPLAINTS = (
+    Complaint("is not installed", "Slurm is not installed on this server.", "`apt install slurm-client munge`, with the cluster's slurm.conf and munge.key"),
+    Complaint("Unable to contact slurm controller", NOT_THERE, "`scontrol ping` and `systemctl status slurmctld` say more"),
+    Complaint("timed out", NOT_THERE, "`scontrol ping` and `systemctl status slurmctld` say more"),
+    Complaint("did not answer", NOT_THERE, "`scontrol ping` and `systemctl status slurmctld` say more"),
+    Complaint("unge", NOT_THERE, "`systemctl status munge`; all machines need the same /etc/munge/munge.key, and the same time"),
+    Complaint("rotocol authentication error", NOT_THERE, "all machines need the same /etc/munge/munge.key, and the same time"),
+    Complaint("onfiguration file", NOT_THERE, "Slurm finds no slurm.conf on the hub's machine"),
+    Complaint("nvalid partition", "Slurm has no partition of the name that the profile {} asks for.", "see `sinfo`"),
+    Complaint("nvalid account", "Slurm does not let you use the account or partition of the profile {}.", "see `sacctmgr show associations`"),
+    Complaint("nvalid qos", "Slurm does not let you use the QOS of the profile {}.", "see `sacctmgr show qos`"),
+    Complaint("node configuration is not available", "No node has as much as the profile {} asks for.", "see `sinfo -o '%P %c %m %G %f'`"),
+    Complaint("emory specification can not be satisfied", "No node has as much memory as the profile {} asks for.", "see `sinfo -o '%P %m'`"),
+    Complaint("nvalid generic resource", "Slurm has no GPUs as the profile {} asks for.", "see GresTypes= in slurm.conf"),
+    Complaint("nvalid feature", "No node has what `constraint` of the profile {} asks for.", "see `sinfo -o '%P %f'`"),
+    Complaint("ime limit", "The partition allows less time than the profile {} asks for.", "see `sinfo -o '%P %l'`"),
+)
+
+
+def explained(said: str, profile: str = "") -> Refused:
+    """Return the refusal for what Slurm `said`, in words for its user."""
+    line = next((part.strip() for part in reversed(said.splitlines()) if part.strip()), "")  # what came of it; tries that failed are before it
+    for complaint in COMPLAINTS:
+        if complaint.says in said:
+            place = f" (profile {profile} in {PROFILES})" if profile and "{}" in complaint.words else ""
+            return Refused(
+                complaint.words.format(profile) if complaint.words == NOT_THERE else f"{complaint.words.format(profile)} {ADMINISTRATOR}",
+                f"Slurm says: {line}{place}: {complaint.hint}",
+            )
+    words = "".join(char if char.isprintable() else " " for char in line)[:200]
+    return Refused(f"Slurm refused: {words}. {ADMINISTRATOR}", f"Slurm says: {line}")
+
+
+def run(*command: str) -> str:
+    """Run a program of Slurm's as this account; return what it prints. Raises Refused."""
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=PATIENCE, env=environment
+        )
+    except OSError as error:
+        raise explained(f"{command[0]} is not installed" if error.errno == errno.ENOENT else f"{command[0]}: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise explained(f"{command[0]} did not answer within {PATIENCE} s") from None
+    if done.returncode != 0:
+        raise explained(done.stderr or done.stdout or f"exit status {done.returncode}")
+    return done.stdout
+
+
+# -- Profiles ----------------------------------------------------------------------------------------------------------------------
+
+
+def site_profiles() -> dict[str, profiles.Profile]:
+    """Return the profiles of the site's file. Raises Refused if it cannot be used; what is wrong in a part of it is said in the journal."""
+    try:
+        with open(PROFILES, encoding="utf-8") as file:
+            found, _ = profiles.parse(file.read())
+    except (OSError, UnicodeDecodeError):
+        found = {}
+    if not found:
+        wrong = "; ".join(f"{file}:{line or 1}: {what}" for file, line, what, _ in profiles.mistakes())
+        raise Refused(f"There is nothing to choose from at the moment. {ADMINISTRATOR}", f"{wrong} (`jupyterhub-ctl check-config` shows all)")
+    return found
+
+
+def groups_of(user: str) -> set[str]:
+    """Return the names of the Unix groups of an account; none where there is no such account."""
+    try:
+        numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
+    except (KeyError, OSError):
+        return set()
+    names = set()
+    for number in numbers:
+        try:
+            names.add(grp.getgrgid(number).gr_name)
+        except KeyError:  # one without a name
+            continue
+    return names
+
+
+def profiles_of(request: dict[str, Any], _mediate: Mediate) -> dict[str, Any]:
+    """Answer with the profiles that a user may have."""
+    groups = groups_of(request["user"])
+    found = [{"name": profile.name, "title": profile.title, "choices": profile.choices()} for profile in site_profiles().values() if profile.is_for(groups)]
+    return {"profiles": found}
+
+
+def options(request: dict[str, Any]) -> list[str]:
+    """Return the options of sbatch that the request's user may have. Raises Refused."""
+    name, wanted = request["profile"], request["chosen"]
+    profile = site_profiles().get(name) if isinstance(name, str) else None
+    if profile is None or not profile.is_for(groups_of(request["user"])):
+        shown = name if isinstance(name, str) and profiles.NAME.fullmatch(name) else "of that name"
+        hint = f"{request['user']} is in none of its groups: {' '.join(profile.groups)}" if profile else f"it is not in {PROFILES}"
+        raise Refused(f"There is no profile {shown} for you. Choose another one.", hint)
+    if not isinstance(wanted, dict):
+        raise Refused("What is to be chosen in a profile is a list of names and values.")
+    try:
+        return profile.options(wanted)
+    except profiles.NotGranted as refusal:
+        raise Refused(str(refusal)) from None
+
+
+# -- Jobs --------------------------------------------------------------------------------------------------------------------------
+
+
+FORMS = {"tag": r"[0-9a-f]{16}", "key": r"[0-9a-f]{64}"}
+
+
+def require_form(request: dict[str, Any], *keys: str) -> None:
+    """Refuse what is not of its form: a tag becomes the name of a file of the user's."""
+    for key in keys:
+        if not re.fullmatch(FORMS[key], request[key]):
+            raise Refused(f"not a {key} of a job")
+
+
+def submit(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
+    """Have the mediator submit a job; answer with its number."""
+    require_form(request, "tag", "key")
+    title = f"jupyterhub-{request['server']}" if request["server"] else "jupyterhub"
+    if not re.fullmatch(r"[\w.@-]{1,128}", title):
+        title = "jupyterhub"
+    order = {"action": "submit", "user": request["user"], "tag": request["tag"], "key": request["key"], "title": title, "options": options(request)}
+    answer = mediate(order)
+    if not answer["ok"]:
+        raise explained(answer["error"], request["profile"]) if answer.get("slurm") else Refused(answer["error"])
+    return {"job": answer["job"]}
+
+
+def cancel(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
+    """Have the mediator cancel a job; it is cancelled, or over."""
+    require_form(request, "tag")
+    answer = mediate({"action": "cancel", "user": request["user"], "tag": request["tag"], "job": int(request["job"])})
+    if not answer["ok"] and not re.search(r"nvalid job id|already compl", answer["error"]):  # that is over
+        raise explained(answer["error"])
+    return {}
+
+
+def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
+    """Answer with what Slurm knows of `jobs`, and of those of `users` alone; see `rows`. With `own`, the user is asked and not we."""
+    if "own" in request:
+        mark = secrets.token_hex(8)
+        answer = mediate({"action": "jobs", "user": request["own"], "format": f"{mark}|{FIELDS}|{mark}"})
+        if not answer["ok"]:
+            raise explained(answer["error"])
+        return {"jobs": placed(rows(answer["text"], mark, [request["own"]]), request)}
+    jobs = [int(number) for number in request["jobs"]]
+    mark = secrets.token_hex(8)
+    # Of all jobs: asked for one that it does not know, it would say nothing of the others.
+    users = [user for user in request["users"] if exists(user)]  # squeue would refuse all for one that it does not know
+    text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", f"--format={mark}|{FIELDS}|{mark}") if users else ""
+    found = {number: row for number, row in rows(text, mark, request["users"]).items() if number in jobs}
+    return {"jobs": placed(found, request)}
+
+
+def placed(found: dict[int, dict[str, Any]], request: dict[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return `found` with the ``address`` of each job that runs and has told its port, where the request asks for addresses."""
+    nodes = {row["node"] for row in found.values() if row["state"] == "RUNNING" and row["port"]}
+    where = addresses(nodes) if nodes and request.get("addresses") else {}
+    return {number: {**row, "address": where.get(row["node"], "")} for number, row in found.items()}
+
+
+def rows(text: str, mark: str, users: Iterable[str]) -> dict[int, dict[str, Any]]:
+    """Return what squeue has printed, of jobs of `users`: by job, the state in Slurm's words, and what the job says of itself.
+
+    ``reason`` why it waits; ``node``; ``start`` and ``end`` in seconds since 1970, None where they are not known; ``tag``, ``port`` (int or None) and ``says``,
+    why it does not start, by its comment.
+    """
+    found = {}
+    for row in text.split(f"{mark}|")[1:]:
+        number, user, status, reason, node, start, end, comment = row.partition(f"|{mark}")[0].split("|", 7)
+        told = COMMENT.fullmatch(comment)
+        if number.isdecimal() and user in users:
+            tag, port, says = told.groups() if told else ("", None, None)
+            found[int(number)] = {
+                "user": user,
+                "state": status,
+                "reason": reason,
+                "node": node,
+                "start": int(start) if start.isdecimal() else None,
+                "end": int(end) if end.isdecimal() else None,
+                "tag": tag,
+                "port": int(port) if port and int(port) < 1 << 16 else None,
+                "says": " ".join("".join(char if char.isprintable() else " " for char in says or "").split()),
+            }
+    return found
+
+
+def addresses(nodes: Iterable[str]) -> dict[str, str]:
+    """Return the IP address of each node, as slurmctld has it: no job has a say in that."""
+    text = run("scontrol", "show", "node", "--oneliner", ",".join(sorted(nodes)))
+    found = {}
+    for line in text.splitlines():
+        name, address = re.search(r"\bNodeName=(\S+)", line), re.search(r"\bNodeAddr=(\S+)", line)
+        if name and address:
+            try:
+                found[name[1]] = str(socket.getaddrinfo(address[1], None, type=socket.SOCK_STREAM)[0][4][0])
+            except OSError:
+                raise Refused(f"Node {name[1]} has no address. {ADMINISTRATOR}", f"the name {address[1]} (NodeAddr) is not known here") from None
+    return found
+
+
+ACTIONS: dict[str, Callable[[dict[str, Any], Mediate], dict[str, Any]]] = {"profiles": profiles_of, "submit": submit, "cancel": cancel, "state": state}

@@ -1,0 +1,103 @@
+"""What is kept of Slurm jobs, and what is asked about them: for jobs.py."""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from jupyterhub import orm
+
+from .gate import GateError, ask
+
+SLURM = 45  # seconds for a question to Slurm, which has its own patience with slurmctld
+
+
+@dataclass
+class Job:
+    """What the hub's database keeps of a job. `number` is Slurm's, None until sbatch has answered; `tag` is in the job's comment, by which it is found then."""
+
+    tag: str
+    key: str
+    profile: str
+    number: int | None = None
+    node: str = ""
+    address: str = ""
+    control: int = 0  # port of its starter
+    port: int = 0  # of the server
+    up: bool = False  # the hub's users can use it
+
+
+class Questions:
+    """What Slurm says of jobs: one question for all that want to know, at most one in a while."""
+
+    FIRST, LATER = 0.5, 2.0  # seconds between two, in the first minute of a job and after it
+
+    def __init__(self) -> None:
+        self._wanted: dict[int, str] = {}
+        self._next: asyncio.Future[dict[str, Any]] | None = None
+        self._last = 0.0
+        self._turn = asyncio.Lock()  # a slurmctld that is away takes its time
+
+    async def about(self, number: int, user: str, *, young: bool = False) -> dict[str, Any] | None:
+        """Return what Slurm says of a job of `user` (see job_gate.rows), None where it says nothing. Raises GateError."""
+        self._wanted[number] = user
+        if self._next is None:
+            self._next = asyncio.ensure_future(self._ask(self.FIRST if young else self.LATER))
+            self._next.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
+        found = (await asyncio.shield(self._next)).get(str(number))
+        return found if found and found["user"] == user else None  # Slurm counts anew after the last number
+
+    async def _ask(self, pause: float) -> dict[str, Any]:
+        async with self._turn:
+            await asyncio.sleep(max(0.02, self._last + pause - time.monotonic()))
+            wanted, self._wanted, self._next = self._wanted, {}, None
+            answer = await ask("state", jobs=list(wanted), users=sorted(set(wanted.values())), addresses=True, timeout=SLURM)
+            self._last = time.monotonic()
+            return answer["jobs"]
+
+
+questions = Questions()
+
+
+class Undelivered:
+    """Cancels that Slurm has not taken yet; they are kept in `cancels` of the spawners' states."""
+
+    GIVE_UP = 7 * 86400  # seconds: an account that is gone, or a cluster
+    rows: ClassVar[set[int]] = set()  # ids of orm.Spawner
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+        self._next: dict[str, float] = {}  # by tag: when to try again
+
+    async def deliver(self) -> None:
+        """Try those whose time it is: every 10 s at first, less often later."""
+        for number in sorted(self.rows):
+            row = self._hub.db.get(orm.Spawner, number)
+            for cancel in (row.state or {}).get("cancels", []) if row else []:
+                if time.time() < self._next.get(cancel["tag"], 0):
+                    continue
+                if await self._deliver(cancel):
+                    self._next.pop(cancel["tag"], None)
+                    left = [other for other in (row.state or {}).get("cancels", []) if other != cancel]
+                    row.state = {**(row.state or {}), "cancels": left}
+                    self._hub.db.commit()
+                else:
+                    self._next[cancel["tag"]] = time.time() + min(300, (time.time() - cancel["since"]) / 10)
+            if not row or not (row.state or {}).get("cancels"):
+                self.rows.discard(number)
+
+    async def _deliver(self, cancel: dict[str, Any]) -> bool:
+        """Return whether there is nothing left to do about it."""
+        user, job = cancel["user"], cancel["number"]
+        try:
+            if job is None:
+                seen = (await ask("state", own=user, timeout=SLURM))["jobs"]
+                job = next((int(found) for found, row in seen.items() if row["tag"] == cancel["tag"]), None)
+            if job is not None:
+                await ask("cancel", user=user, job=job, tag=cancel["tag"], timeout=SLURM)
+                self._hub.log.info("Job %s of %s is cancelled, as was asked for", job, user)
+        except GateError as error:
+            if time.time() < cancel["since"] + self.GIVE_UP:
+                return False
+            self._hub.log.error("Job %s of %s could not be cancelled for a week, and will not be: %s", job, user, error)
+        return True

@@ -1,0 +1,113 @@
+"""What users read of their Slurm jobs: where one stands and why, why it has ended, and the form to ask for one."""
+
+import html
+import time
+from typing import Any
+
+# States of squeue(1) that a job does not leave, and what they mean.
+OVER = {
+    "BOOT_FAIL": "its node could not be started",
+    "CANCELLED": "the job was cancelled",
+    "COMPLETED": "the job is over",
+    "DEADLINE": "its deadline is over",
+    "FAILED": "the job failed",
+    "NODE_FAIL": "its node has failed",
+    "OUT_OF_MEMORY": "it needed more memory than the job had",
+    "PREEMPTED": "another job took its place",
+    "REVOKED": "the job was taken over by another cluster",
+    "TIMEOUT": "the job's time is over",
+}
+# Reasons why one waits: the beginning of Slurm's word.
+WAITS = {
+    "None": "Slurm has not looked at it yet",
+    "Priority": "other jobs come first",
+    "Resources": "there is not enough room yet",
+    "PartitionDown": "the partition is off",
+    "PartitionInactive": "the partition is off",
+    "PartitionTimeLimit": "it asks for more time than the partition allows",
+    "PartitionNodeLimit": "it asks for more than the partition allows",
+    "ReqNodeNotAvail": "the nodes that it needs are not available",
+    "Nodes_required": "the nodes that it needs are down or taken out of service",
+    "NodeDown": "its node is down",
+    "JobHeld": "it is held",
+    "BeginTime": "its time has not come yet",
+    "Licenses": "no licence is free",
+    "Reservation": "the reservation has not begun",
+    "QOS": "a limit of the cluster is reached",
+    "Assoc": "a limit of the cluster is reached",
+}
+NO_ANSWER = "Slurm does not answer at the moment. Your job keeps its place."
+
+
+def standing(number: int, seen: dict[str, Any]) -> str:
+    """Return where a job stands by what job_gate.rows says of it."""
+    match seen["state"]:
+        case "PENDING":
+            reason = seen["reason"]
+            why = next((words for begin, words in WAITS.items() if reason.startswith(begin)), reason)
+            when = f" It is expected to start {_moment(seen['start'])}." if seen["start"] else ""
+            return f"Job {number} waits: {why}.{when}"
+        case "RUNNING":
+            return f"Job {number} runs on {seen['node']}; the server is starting."
+        case "CONFIGURING":
+            return f"Job {number} has a place; its node is being prepared."
+        case state:
+            return f"Job {number}: {state.lower()}."
+
+
+def _moment(when: int) -> str:
+    """Return a time of today as the server's clock has it, of other days with the date."""
+    then, now = time.localtime(when), time.localtime()
+    return time.strftime("at %H:%M" if then[:3] == now[:3] else "on %Y-%m-%d at %H:%M", then)
+
+
+def line(text: Any) -> str:
+    """Return what the user's process has said as one line that can be shown: it may be anything."""
+    shown = "".join(char if char.isprintable() else " " for char in str(text)[:400]).strip()
+    return shown if len(shown) <= 300 else f"{shown[:297]}..."
+
+
+def why_over(seen: dict[str, Any] | None) -> str:
+    """Return why a job is over, as the rest of a sentence; None stands for one that Slurm does not know."""
+    if seen is None:
+        return "Slurm does not know the job any more"
+    return OVER.get(seen["state"], f"Slurm says {seen['state'].lower()}")
+
+
+LABELS = {"cpus": "CPUs", "memory": "Memory", "gpus": "GPUs", "time": "Time"}
+FIELD = "profile"  # of the form and of user_options; the fields of what can be chosen begin with the profile's name
+
+
+def form(profiles: list[dict[str, Any]], chosen: dict[str, Any], *, local: bool, complaint: str = "") -> str:
+    """Return the form (HTML) for the `profiles` that the gate lists; `local`: a server on the hub's machine may be had, too. `chosen` was it last time."""
+    rows = []
+    if complaint:
+        rows.append(f'<p class="alert alert-warning">{html.escape(complaint)}</p>')
+    names = [*([""] if local else []), *(profile["name"] for profile in profiles)]
+    first = chosen.get(FIELD) if chosen.get(FIELD) in names else next(iter(names), "")
+    if local:
+        rows.append(_choice("", "On this server", "", first == ""))
+    for profile in profiles:
+        name, fields = profile["name"], []
+        for key, (least, most) in profile["choices"].items():
+            value = chosen.get(key) if name == first else None
+            shown = html.escape(value if isinstance(value, str) else least)
+            label = f"{LABELS[key]} ({html.escape(least)} to {html.escape(most)})"
+            fields.append(f'<label class="ms-4">{label} <input class="form-control" name="{name}.{key}" value="{shown}"></label>')
+        rows.append(_choice(name, profile["title"], "".join(fields), name == first))
+    if not names:
+        rows.append('<p class="alert alert-warning">There is nothing that you may choose. Ask your administrator.</p>')
+    return "\n".join(rows)
+
+
+def _choice(name: str, title: str, fields: str, checked: bool) -> str:
+    mark = " checked" if checked else ""
+    button = f'<input class="form-check-input" type="radio" name="{FIELD}" value="{name}" id="profile-{name}" required{mark}>'
+    return f'<div class="form-check">{button} <label class="form-check-label" for="profile-{name}">{html.escape(title)}</label>{fields}</div>'
+
+
+def of_form(data: dict[str, list[Any]]) -> dict[str, str]:
+    """Return the options (user_options of JupyterHub) that a sent form asks for."""
+    name = str(data[FIELD][0])
+    chosen = {key.partition(".")[2]: str(values[0]).strip() for key, values in data.items() if key.startswith(f"{name}.") and values}
+    return {FIELD: name, **{key: value for key, value in chosen.items() if value}}

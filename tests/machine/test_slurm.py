@@ -1,0 +1,396 @@
+"""Notebook servers as Slurm jobs: docs/slurm.md. One machine is hub, slurmctld and node.
+
+Resources are granted by Slurm's count; that limits bite is not tested here, since machines on hybrid cgroups have no controllers.
+"""
+
+import contextlib
+import json
+import re
+import time
+
+import pytest
+import requests
+from harness import wait_for
+from hubclient import HubError
+
+PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
+
+# A machine of the tests has nothing but loopback addresses, and Slurm wants another one.
+ADDRESS = "192.0.2.10"
+CONF = f"""
+ClusterName=test
+SlurmctldHost=localhost
+SlurmUser=slurm
+AuthType=auth/munge
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+StateSaveLocation=/var/lib/slurm/slurmctld
+SlurmdSpoolDir=/var/lib/slurm/slurmd
+SlurmdParameters=config_overrides
+MpiDefault=none
+KillWait=5
+SchedulerParameters=sched_interval=2,bf_interval=2
+NodeName=localhost NodeAddr={ADDRESS} CPUs=8 RealMemory=16000
+PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP
+PartitionName=off Nodes=ALL MaxTime=1-0 State=DOWN
+"""
+PROFILES = """
+[small]
+title = A small one
+memory = 400M
+time = 1h-8h
+
+[waiting]
+title = One that waits
+partition = off
+memory = 400M
+
+[team]
+title = For the team
+group = team
+
+[lost]
+partition = nowhere
+
+[huge]
+memory = 900G
+"""
+SERVER = "pgrep --uid alice --full bin/jupyterhub-singleuser"
+STARTER = "pgrep --uid alice --full libexec/jupyterhub/job-starter"
+
+
+@pytest.fixture(scope="module")
+def debian_13(suite):
+    """Debian 12's Slurm is not tested, and its Python has no pre-shared keys."""
+    if suite[0] != "debian:trixie":
+        pytest.skip("jobs of Slurm are for Debian 13")
+
+
+@pytest.fixture(scope="module")
+def slurm(debian_13, machine, hub):
+    """Slurm on the machine, and a hub that offers jobs."""
+    machine.sh(f"ip address add {ADDRESS}/32 dev lo")
+    machine.write("/etc/slurm/slurm.conf", CONF)
+    machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
+    machine.sh("install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd; systemctl restart munge slurmctld slurmd")
+    wait_for(lambda: "idle" in machine.run("sinfo", "--noheader", check=False).stdout, "the node is there", timeout=30, every=0.5)
+    machine.write("/etc/jupyterhub/profiles.conf", PROFILES)
+    machine.sh("groupadd team; sed -i s/^JUPYTERHUB_JOBS=.*/JUPYTERHUB_JOBS=beside/ /etc/default/jupyterhub; systemctl restart jupyterhub")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    yield machine
+    machine.sh("scancel --user=alice; systemctl stop jupyterhub")
+
+
+@pytest.fixture(scope="module")
+def account(slurm, hub):
+    slurm.add_user("alice")
+    return hub.login("alice", "secret")
+
+
+@pytest.fixture
+def alice(slurm, account):
+    """A user without a server or a job."""
+    if account.hub_api("GET", "/users/alice").json()["servers"]:
+        account.stop()
+    slurm.sh("scancel --user=alice")
+    wait_for(lambda: not jobs(slurm), "no job of alice is left", timeout=30)
+    return account
+
+
+def jobs(machine):
+    """Return Slurm's words for alice's jobs that are not over: number, name, state."""
+    return machine.sh("squeue --noheader --user=alice --format='%i %j %T'")
+
+
+def ask_for(user, profile, **chosen):
+    """Send the form for the start of a server; return the page that follows."""
+    user.get("/hub/spawn")
+    data = {"profile": profile, **{f"{profile}.{key}": value for key, value in chosen.items()}}
+    return user.request("POST", "/hub/spawn", params={"_xsrf": user.xsrf("/hub/")}, data=data)
+
+
+def start(user, profile, **chosen):
+    """Start a server by the form, and wait until it is ready."""
+    if "/spawn-pending/" in ask_for(user, profile, **chosen).url:
+        ready(user)
+    return user.get(user.prefix)
+
+
+def ready(user, timeout=40):
+    """Wait until the user's server is ready; raise HubError with the reason if its start fails."""
+    deadline = time.monotonic() + timeout
+    while not user.server_ready:
+        assert time.monotonic() < deadline, "the server is not ready"
+        user.get("/hub/spawn-pending/alice")  # once it has failed, the page says so
+        time.sleep(0.2)
+
+
+def failure(user, profile, timeout=40, **chosen):
+    """Ask for a server that does not start; return what the page says."""
+    try:
+        ask_for(user, profile, **chosen)
+        ready(user, timeout)
+    except HubError as refused:
+        return refused.text
+    raise AssertionError(f"a server of the profile {profile} has started")
+
+
+def where_it_stands(user):
+    """Return the first words of the page of a start about the job."""
+    path = f"/hub/api/users/{user.name}/server/progress"
+    with user.get(path, params={"_xsrf": user.xsrf("/hub/")}, stream=True, headers={"Accept": "text/event-stream"}) as stream:
+        for line in stream.iter_lines(decode_unicode=True):
+            message = json.loads(line[5:]).get("message", "") if line.startswith("data:") else ""
+            if message.startswith("Job "):
+                return message
+    return ""
+
+
+def waiting(machine, user):
+    """Ask for a server whose job waits; return the job's number."""
+    ask_for(user, "waiting")
+    wait_for(lambda: "PENDING" in jobs(machine), "the job waits")
+    return jobs(machine).split()[0]
+
+
+def let_go(machine):
+    """Let the jobs run that wait."""
+    machine.sh("scontrol update PartitionName=off State=UP")
+
+
+@pytest.fixture
+def held(slurm):
+    """The partition of the jobs that wait is off again after the test."""
+    yield slurm
+    slurm.sh("scontrol update PartitionName=off State=DOWN")
+
+
+def restart(machine, hub, how="systemctl restart jupyterhub"):
+    machine.sh(how)
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+
+
+def test_short_path(slurm, alice):
+    """Login, the form, a server as a job, a cell, stop."""
+    form = alice.get("/hub/spawn").text
+    assert "On this server" in form and "A small one" in form and "1h to 8h" in form
+    assert "For the team" not in form
+    start(alice, "small", time="2h")
+    number, name, state = jobs(slurm).split()
+    assert (name, state) == ("jupyterhub", "RUNNING")
+    about = slurm.sh(f"scontrol show job {number}")
+    assert "TimeLimit=02:00:00" in about and "mem=400M" in about and "UserId=alice" in about
+    kernel = alice.kernel()
+    assert kernel.execute("6 * 7") == "42"
+    assert kernel.execute("import os; os.environ['MEM_LIMIT'], os.environ['SLURM_JOB_ID']") == f"('{400 << 20}', '{number}')"
+    # The key is for the user alone; nothing that Slurm sends about has a secret in it.
+    assert slurm.sh("stat -c %a ~alice/.local/share/jupyterhub/jobs/*.key ~alice/.local/share/jupyterhub/jobs") == "600\n700"
+    script = slurm.sh(f"scontrol write batch_script {number} -")
+    environment = slurm.sh(f"tr '\\0' '\\n' </proc/$({STARTER})/environ")
+    key = slurm.sh("cat ~alice/.local/share/jupyterhub/jobs/*.key")
+    assert "job-starter" in script and "SLURM_JOB_ID" in environment
+    for text in (script, environment, about):
+        assert key not in text and "TOKEN" not in text
+    alice.stop()
+    wait_for(lambda: not jobs(slurm), "the job is over")
+    assert slurm.sh("ls ~alice/.local/share/jupyterhub/jobs; ls -d /tmp/jupyterhub-* || true") == ""
+    assert "Slurm" not in alice.get("/hub/home").text  # she has stopped it herself
+
+
+@pytest.mark.slow
+def test_profile_of_others_is_refused(slurm, alice):
+    """By hand, beside the form: one line on the page and in the journal, and no job."""
+    for profile, words in (("team", "There is no profile team for you"), ("none", "There is no profile none for you")):
+        assert words in failure(alice, profile)
+    assert "The profile small has time 1h to 8h, not 9h" in failure(alice, "small", time="9h")
+    assert "The profile small has no partition to choose" in failure(alice, "small", partition="off")
+    with pytest.raises(HubError, match="There is no profile team for you"):
+        alice.hub_api("POST", "/users/alice/server", json={"user_options": {"profile": "team"}})
+    journal = slurm.journal("-t", "jupyterhub-spawner")
+    assert "alice is in none of its groups: team" in journal
+    assert "Traceback" not in slurm.journal("-u", "jupyterhub")
+    assert jobs(slurm) == ""
+
+
+@pytest.mark.slow
+def test_scancel_is_noticed(held, alice):
+    machine = held
+    start(alice, "small")
+    machine.run("scancel", "--user=alice", user="alice")
+    wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=3)
+    assert "Its Slurm job was cancelled." in alice.get("/hub/home").text
+    waiting(machine, alice)
+    machine.run("scancel", "--user=alice", user="alice")
+    with pytest.raises(HubError, match="The server was not started: the job was cancelled"):
+        ready(alice, timeout=5)
+
+
+# -- What is slow, or seldom breaks -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_hub_restarts_while_a_job_waits_and_runs(held, hub, alice):
+    machine = held
+    number = waiting(machine, alice)
+    assert re.fullmatch(rf"Job {number} waits: the partition is off\..*", where_it_stands(alice))
+    for how in ("systemctl restart jupyterhub", "systemctl kill --signal=KILL jupyterhub"):
+        restart(machine, hub, how)
+        assert jobs(machine) == f"{number} jupyterhub PENDING"
+        assert "waits: the partition is off" in where_it_stands(alice)
+    let_go(machine)
+    ready(alice)
+    alice.get(alice.prefix)
+    kernel = alice.kernel()
+    kernel.execute("held = 42")
+    server = machine.sh(SERVER)
+    for how in ("systemctl restart jupyterhub", "systemctl kill --signal=KILL jupyterhub"):
+        restart(machine, hub, how)
+        wait_for(lambda: alice.server_ready, "the hub has adopted the server")
+        assert kernel.execute("held") == "42"
+    assert machine.sh(SERVER) == server and jobs(machine) == f"{number} jupyterhub RUNNING"
+    alice.stop()
+    wait_for(lambda: not jobs(machine), "the job is over")
+
+
+@pytest.mark.slow
+def test_server_on_this_machine_beside_jobs(slurm, alice):
+    start(alice, "")
+    assert jobs(slurm) == "" and slurm.sh(SERVER)
+    assert alice.kernel().execute("6 * 7") == "42"
+    alice.stop()
+    assert slurm.sh(f"{SERVER} || true") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [SERVER, STARTER])
+def test_kill_is_noticed(slurm, alice, victim):
+    start(alice, "small")
+    slurm.sh(f"kill -9 $({victim})")
+    wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=3)
+    wait_for(lambda: not jobs(slurm), "the job is over", timeout=20)
+    wait_for(lambda: slurm.sh(f"{SERVER} || true") == "", "no server is left", timeout=20)
+    start(alice, "small")
+
+
+@pytest.mark.slow
+def test_waiting_start_is_stopped(slurm, alice):
+    waiting(slurm, alice)
+    alice.hub_api("DELETE", "/users/alice/server")
+    wait_for(lambda: not jobs(slurm), "the job is cancelled")
+    assert slurm.sh("ls ~alice/.local/share/jupyterhub/jobs") == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "profile, words",
+    [("lost", "Slurm has no partition of the name that the profile lost asks for"), ("huge", "No node has as much as the profile huge asks for")],
+)
+def test_what_slurm_does_not_have(slurm, alice, profile, words):
+    assert words in failure(alice, profile)
+    assert f"profile {profile} in /etc/jupyterhub/profiles.conf" in slurm.journal("-t", "jupyterhub-spawner")
+    assert jobs(slurm) == ""
+
+
+@pytest.mark.slow
+def test_slurm_is_not_installed(slurm, alice):
+    slurm.sh("mv /usr/bin/sbatch /usr/bin/sbatch.away")
+    try:
+        assert "Slurm is not installed on this server" in failure(alice, "small")
+    finally:
+        slurm.sh("mv /usr/bin/sbatch.away /usr/bin/sbatch")
+
+
+@pytest.mark.slow
+def test_slurmctld_is_away(slurm, hub, alice):
+    """Nobody can submit; who waits, waits; a cancel is kept, over a restart of the hub, and delivered later; what runs can be stopped."""
+    number = waiting(slurm, alice)
+    slurm.sh("systemctl stop slurmctld")
+    alice.hub_api("DELETE", "/users/alice/server")
+    wait_for(lambda: "will be cancelled later" in slurm.journal("-u", "jupyterhub"), "the cancel is kept", timeout=90)
+    restart(slurm, hub)
+    assert "Slurm does not answer at the moment" in failure(alice, "small", timeout=90)
+    slurm.sh("systemctl start slurmctld")
+    wait_for(lambda: number not in slurm.run("squeue", "--noheader", "--format=%i", check=False).stdout.split(), "the job is cancelled", timeout=90, every=1)
+    start(alice, "small")
+    kernel = alice.kernel()
+    slurm.sh("systemctl stop slurmctld")
+    restart(slurm, hub)
+    assert alice.server_ready and kernel.execute("6 * 7") == "42"
+    alice.stop()
+    assert slurm.sh(f"{SERVER} || true") == ""
+    slurm.sh("systemctl start slurmctld")
+    wait_for(lambda: slurm.run("squeue", "--noheader", "--user=alice", check=False).stdout.strip() == "", "the job is over", timeout=90, every=1)
+
+
+@pytest.mark.slow
+def test_changed_comment_is_refused(held, hub, alice):
+    """The job says that its starter is somewhere else: at sshd's port. Nothing is handed over."""
+    machine = held
+    number = waiting(machine, alice)
+    machine.sh("systemctl stop jupyterhub")
+    let_go(machine)
+    comment = f"scontrol show job {number} | sed -n 's/ *Comment=\\(jupyterhub:[0-9a-f]*\\):.*/\\1/p'"
+    tag = wait_for(lambda: machine.sh(comment), "the job has told its port", timeout=20)
+    machine.run("scontrol", "update", f"JobId={number}", f"Comment={tag}:22", user="alice")
+    restart(machine, hub, "systemctl start jupyterhub")
+    with pytest.raises(HubError, match="does not have the job's key"):
+        ready(alice)
+    wait_for(lambda: not jobs(machine), "the job is cancelled")
+
+
+@pytest.mark.slow
+def test_jobs_are_private(slurm, hub, alice):
+    """The hub's account does not see alice's jobs; she is asked."""
+    slurm.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
+    try:
+        start(alice, "small")
+        kernel = alice.kernel()
+        kernel.execute("held = 42")
+        assert slurm.run("squeue", "--noheader", user="jupyterhub").stdout == ""
+        restart(slurm, hub)
+        assert alice.server_ready and kernel.execute("held") == "42"
+        slurm.run("scancel", "--user=alice", user="alice")
+        wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=3)
+        waiting(slurm, alice)
+        restart(slurm, hub)
+        assert "waits" in where_it_stands(alice)
+        alice.hub_api("DELETE", "/users/alice/server")
+        wait_for(lambda: not jobs(slurm), "the job is cancelled", timeout=20)
+    finally:
+        slurm.sh("sed -i /PrivateData/d /etc/slurm/slurm.conf; scontrol reconfigure")
+
+
+@pytest.mark.slow
+def test_hub_killed_while_it_submits(held, hub, alice):
+    """The next hub finds the job by its mark, or asks for it: there is one."""
+    machine = held
+    machine.sh("mv /usr/bin/sbatch /usr/bin/sbatch.real")
+    machine.write("/usr/bin/sbatch", '#!/bin/sh\n/usr/bin/sbatch.real "$@"\nsleep 3\n', 0o755)
+    killer = "until squeue --noheader --user=alice | grep -q .; do sleep 0.05; done; systemctl kill --signal=KILL jupyterhub"
+    machine.sh(f"systemd-run --quiet --unit=hub-killer sh -c '{killer}'")
+    try:
+        with contextlib.suppress(HubError, requests.RequestException):
+            ask_for(alice, "waiting")
+        wait_for(lambda: machine.property("hub-killer", "ActiveState") == "inactive", "the hub was killed", timeout=20)
+    finally:
+        machine.sh("mv /usr/bin/sbatch.real /usr/bin/sbatch")
+    wait_for(hub.answers, "the hub answers again", timeout=20)
+    let_go(machine)
+    ready(alice)
+    assert re.fullmatch(r"\d+ jupyterhub RUNNING", jobs(machine))
+
+
+@pytest.mark.slow
+def test_mistakes_in_profiles_are_named(slurm, hub):
+    slurm.sh("sed 's/400M/lots/' -i.good /etc/jupyterhub/profiles.conf")
+    try:
+        said = slurm.run("jupyterhub-ctl", "check-config", check=False)
+        assert said.returncode != 0
+        assert "/etc/jupyterhub/profiles.conf\t4\tmemory = lots is not an amount of memory" in said.stdout
+        assert slurm.run("systemctl", "reload", "jupyterhub", check=False).returncode != 0
+        assert "/etc/jupyterhub/profiles.conf:4: memory = lots" in slurm.journal("-u", "jupyterhub", "--lines=20")
+        assert hub.answers()
+    finally:
+        slurm.sh("mv /etc/jupyterhub/profiles.conf.good /etc/jupyterhub/profiles.conf")

@@ -1,0 +1,117 @@
+"""What /etc/jupyterhub/profiles.conf grants, and what is said of its mistakes; what squeue's rows are taken for."""
+
+import pathlib
+
+import pytest
+
+from debianized_jupyterhub import job_gate, profiles
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+SMALL = "[small]\ncpus = 2\nmemory = 1G - 4G\ntime = 90m-8h\npartition = main\ngpus = 1\ngpu-type = a100\n"
+
+
+def test_example_is_right():
+    found, mistakes = profiles.parse((TOP / "docs/examples/profiles.conf").read_text())
+    assert set(found) == {"small", "gpu"} and not mistakes
+    assert found["gpu"].is_for(["users", "gpu-users"]) and not found["gpu"].is_for(["users"]) and found["small"].is_for([])
+
+
+def test_options_of_sbatch():
+    profile = profiles.parse(SMALL)[0]["small"]
+    fixed = ["--cpus-per-task=2", "--mem=1024M", "--time=90", "--gres=gpu:a100:1", "--partition=main"]
+    assert profile.options({}) == fixed
+    assert profile.options({"memory": "3000M", "time": "2h", "cpus": "2"}) == ["--cpus-per-task=2", "--mem=3000M", "--time=120", *fixed[3:]]
+
+
+@pytest.mark.parametrize(
+    "wanted, words",
+    [
+        ({"memory": "5G"}, "has memory 1G to 4G, not 5G"),
+        ({"memory": "1023M"}, "has memory 1G to 4G, not 1023M"),
+        ({"cpus": "3"}, "has cpus 2, not 3"),
+        ({"time": "1"}, "time '1' is not a valid duration"),
+        ({"time": "-1h"}, "is not a valid duration"),
+        ({"memory": ["2G"]}, "is not an amount of memory"),
+        ({"partition": "other"}, "no partition to choose"),
+        ({"uid": "0"}, "no uid to choose"),
+    ],
+)
+def test_what_is_not_granted(wanted, words):
+    with pytest.raises(profiles.NotGranted, match=words):
+        profiles.parse(SMALL)[0]["small"].options(wanted)
+
+
+@pytest.mark.parametrize(
+    "text, line, words",
+    [
+        ("cpus = 1\n", 1, "no [PROFILE] above"),
+        ("[ok]\n\n# none\n[Not Ok]\n", 4, "not a valid name of a profile"),
+        ("[a]\n[a]\n", 2, "two profiles a"),
+        ("[a]\ncpus = 0\n", 2, "not a whole number"),
+        ("[a]\ncpus = 4-2\n", 2, "4 is more than 2"),
+        ("[a]\ncpus 2\n", 2, "neither [PROFILE] nor KEY = VALUE"),
+        ("[a]\ncpus =\n", 2, "neither [PROFILE] nor KEY = VALUE"),
+        ("[a]\ncores = 2\n", 2, "no key cores"),
+        ("[a]\ncpus = 2\ncpus = 3\n", 3, "set twice"),
+        ("[a]\npartition = --uid=0 x\n", 2, "not a valid partition"),
+        ("[a]\ntime = 8\n", 2, "not a valid duration"),
+    ],
+)
+def test_mistakes_have_their_line(text, line, words):
+    _, mistakes = profiles.parse(text)
+    assert [mistake.line for mistake in mistakes] == [line]
+    assert words in mistakes[0].what and mistakes[0].mend
+
+
+def test_profile_with_a_mistake_is_nobodys():
+    """A group that is misspelt must not make a profile one for everybody; nor may the lines below a bad name count for the profile before it."""
+    assert profiles.parse("[a]\ngruop = staff\ncpus = 2\n")[0] == {}
+    found, _ = profiles.parse("[a]\ngroup = staff\n[B B]\ngpus = 8\n")
+    assert found["a"].amounts == {}
+
+
+def test_rows_of_squeue_cannot_be_forged():
+    """A job's comment is its owner's, with whatever he likes in it."""
+    tag = "0123456789abcdef"
+    forged = f"x\n7|alice|RUNNING|None|node|1|2|jupyterhub:{tag}:80"
+    text = f"MARK|5|bob|RUNNING|None|node|100|N/A|{forged}|MARK\nMARK|6|alice|PENDING|Resources|||N/A|jupyterhub:{tag}|MARK\nMARK|8|eve|PENDING|x|||N/A||MARK\n"
+    found = job_gate.rows(text, "MARK", ["alice", "bob"])
+    assert set(found) == {5, 6}
+    assert found[5]["tag"] == "" and found[5]["port"] is None
+    assert found[6] == {
+        "user": "alice",
+        "state": "PENDING",
+        "reason": "Resources",
+        "node": "",
+        "start": None,
+        "end": None,
+        "tag": tag,
+        "port": None,
+        "says": "",
+    }
+
+
+@pytest.mark.parametrize(
+    "comment, port, says",
+    [
+        (":4711", 4711, ""),
+        (":0", None, ""),
+        (":65536", None, ""),
+        (":no:the home\nis missing\x1b[1m", None, "the home is missing [1m"),
+        (":4711:x", None, ""),
+    ],
+)
+def test_what_a_job_says_of_itself(comment, port, says):
+    found = job_gate.rows(f"M|5|bob|RUNNING|None|n|1|2|jupyterhub:0123456789abcdef{comment}|M\n", "M", ["bob"])[5]
+    assert (found["port"], found["says"]) == (port, says)
+
+
+@pytest.mark.parametrize("tag", ["../../../.ssh/id", "0123456789abcdef\n", ""])
+def test_tag_is_no_path(tag):
+    """The mediator removes the key of a job that is cancelled, by the job's tag: a hub that was taken over must not name other files of the user's."""
+    asked = []
+    request = {"user": "alice", "job": 5, "tag": tag, "key": "0" * 64, "server": "", "profile": "small", "chosen": {}}
+    for action in (job_gate.cancel, job_gate.submit):
+        with pytest.raises(job_gate.Refused, match="not a tag of a job"):
+            action(request, asked.append)
+    assert asked == []
