@@ -794,6 +794,7 @@ def test_user_who_may(machine, hub):
     assert processes(machine, "alice") == []
 
 
+@pytest.mark.slow  # PAM's answer; test_user_who_may_not has another each time
 def test_user_with_the_wrong_password(machine, hub):
     code, steps = journey(machine, "alice", "wrong horse")
     assert code == 5
@@ -871,6 +872,7 @@ def test_user_whose_kernel_never_answers(machine, hub):
     assert "within 5 s" in steps["cell"]["what"]
 
 
+@pytest.mark.slow  # as with a kernel that never answers
 def test_user_whose_server_never_answers(machine, hub):
     steps, _ = hangs(machine, "/home/alice/.jupyter/jupyter_server_config.py", "--timeout", "5")
     assert [steps[step]["status"] for step in STEPS] == ["passed", "passed", "failed", "skipped", "skipped"]

@@ -25,8 +25,6 @@ from harness import wait_for
 from hubclient import HubError, HubUser, Prober, conversation
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.alone
-
 PACKAGES = (
     *SLAPD,
     "sssd-ldap",
@@ -153,14 +151,21 @@ def slow_directory(machine, directory):
     restart_sssd(machine)
 
 
-def test_slow_directory_delays_nobody_else(hub, slow_directory):
-    """20 log in at once, and each question to the directory takes 2 s: each is in within 6 s, and the hub's pages take 0.5 s at most."""
+@pytest.mark.parametrize(
+    "last, page",
+    [
+        pytest.param(20, 2, id="half as long as one after the other"),
+        pytest.param(6, 0.5, id="quiet machine", marks=[pytest.mark.slow, pytest.mark.alone]),  # seconds that a busy machine does not keep
+    ],
+)
+def test_slow_directory_delays_nobody_else(hub, slow_directory, last, page):
+    """20 log in at once, and each question to the directory takes 2 s: each is in within `last` seconds, and the hub's pages take `page` at most."""
     alice = hub.login("alice", PASSWORD)
     for attempt in (1, 2, 3):
         seconds, slowest_page = crowd_logs_in(hub, Prober(alice, "/hub/home"))
         print(f"{attempt}: logins {min(seconds):.1f} to {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")
         assert min(seconds) > 2, "the directory was not slow"
-        if max(seconds) < 6 and slowest_page < 0.5:
+        if max(seconds) < last and slowest_page < page:
             break
     else:
         pytest.fail(f"slowest login {max(seconds):.1f} s, slowest page {slowest_page:.2f} s")

@@ -52,7 +52,7 @@ def listed(machine):
     return {(row["account"], row["address"]): row for row in json.loads(machine.run("jupyterhub-ctl", "logins", "--json").stdout)}
 
 
-@pytest.mark.parametrize("name", ["stranger-{}", "carl"])
+@pytest.mark.parametrize("name", [pytest.param("stranger-{}", marks=pytest.mark.slow), "carl"])
 def test_hundred_and_fifty_wrong_logins_at_once_make_nobody_wait(machine, name):
     """All from the same address as alice's, in the worst case. Before, she waited for all of them."""
     with concurrent.futures.ThreadPoolExecutor(1) as attack:

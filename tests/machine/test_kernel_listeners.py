@@ -261,6 +261,7 @@ def test_pipe_where_the_runtime_folder_cannot_be_used(machine, alice, folder):
     assert said.splitlines() == ["from a child", "True 0o700", "False"]
 
 
+@pytest.mark.slow  # systemd removes the folder
 def test_pipes_of_killed_kernels_go_with_the_session(machine, hub):
     machine.add_user("carol")
     carol = hub.login("carol", "secret")

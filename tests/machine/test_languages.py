@@ -39,17 +39,19 @@ def test_language_of_the_browser(browser, language):
     assert first_menu(browser, language, shot=True) == PACKS[language]
 
 
-@pytest.mark.parametrize("language", ["en-GB", pytest.param("nl-NL", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("language", [pytest.param(language, marks=pytest.mark.slow) for language in ("en-GB", "nl-NL")])
 def test_english_without_a_pack(browser, language):
     """And for English, though other packs are there."""
     assert first_menu(browser, language, shot=False) == "File"
 
 
+@pytest.mark.slow  # a list's order
 def test_next_best_language(browser):
     """A browser of Austria has German as it is written in Germany."""
     assert first_menu(browser, "de-AT", shot=False) == "Datei"
 
 
+@pytest.mark.slow  # JupyterLab's own; the language of the browser is ours
 def test_setting_of_the_user_comes_first(machine, browser):
     """Settings > Language, as JupyterLab stores it."""
     folder = "/home/alice/.jupyter/lab/user-settings/@jupyterlab/translation-extension"

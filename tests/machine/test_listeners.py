@@ -350,6 +350,7 @@ def test_messages_reach_those_who_have_logged_in(machine, hub, alice):
 # -- Servers of the version before -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # servers of a version of long ago
 def test_server_at_a_port_goes_on(machine, hub):
     """Those that the version before has started stay where they are until they end; the next one has a socket."""
     config = "/etc/jupyterhub/jupyterhub_config.d/80-before.py"

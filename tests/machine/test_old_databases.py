@@ -12,6 +12,8 @@ from database import DATABASE, PYTHON, sql
 from harness import wait_for
 from hubclient import BASE
 
+pytestmark = pytest.mark.slow  # JupyterHub's migrations of long ago; test_safe_upgrade has one each time, at an upgrade
+
 DUMPS = sorted((pathlib.Path(__file__).parent / "old-databases").glob("*.sql"))
 CAROLS_TOKEN = "0123456789abcdef0123456789abcdef"
 GROUPS = {"students": {"bob", "carol"}, "teachers": {"alice"}}

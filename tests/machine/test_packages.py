@@ -141,6 +141,7 @@ def test_terminal_for_packages(machine, alice, clean, layer):
     alice.api("DELETE", f"/terminals/{terminal}")
 
 
+@pytest.mark.slow  # the launcher's setting reaches nbconvert as it does kernels
 def test_notebooks_run_without_a_browser(machine, alice, clean, kernel):
     """As docs/packages.md says, with nbconvert; HTML needs templates."""
     install(kernel, "answer==1.0")
@@ -308,6 +309,7 @@ def test_no_room_in_the_middle(machine, alice, clean, layer):
         machine.sh(f"umount {base}; rm -rf {base}")
 
 
+@pytest.mark.slow  # pip and flock
 def test_two_installations_at_once(machine, alice, clean, kernel):
     code = "for n in answer==1.0 large; do pip install -q $n & done; wait; pip list 2>/dev/null | grep -cE '^(answer|large) '"
     assert kernel.execute(f"import subprocess; print(subprocess.run({code!r}, shell=True, capture_output=True, text=True).stdout)") == "2"

@@ -11,6 +11,8 @@ from harness import wait_for
 from hubclient import BASE, HubError
 from repack import add_migration, repack
 
+pytestmark = pytest.mark.slow  # a database that a site chooses; what the hub does without its database, test_outage has with SQLite each time
+
 PACKAGES = ("--no-install-recommends", "postgresql", "postgresql-client")
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-database.py"
 # Her server keeps what the hub says for 1 s, and all that the hub does again and again is done while its database is away.

@@ -102,7 +102,10 @@ def one_line(result, code):
 # -- Links -------------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["jupyterhub.sqlite.restored", "jupyterhub.sqlite.jupyterhub-ctl~", "cookie_secret.jupyterhub-ctl~", "jupyterhub.sqlite"])
+LINKS = ["jupyterhub.sqlite.restored", "jupyterhub.sqlite.jupyterhub-ctl~", "cookie_secret.jupyterhub-ctl~", "jupyterhub.sqlite"]
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LINKS[1:] else ()) for name in LINKS])
 def test_restore_writes_through_no_link(attacked, name):
     by(attacked, HUB, f"ln -sf {VICTIM} {STATE}/{name}")
     ctl(attacked, "restore", "/root/good.tar.gz")
@@ -191,6 +194,7 @@ def test_nothing_is_followed_and_nothing_hangs(attacked, kind):
     assert attacked.sh(f"tar -xOzf {result.stdout.split()[-1]} | grep -c {MARK} || true") == "0"
 
 
+@pytest.mark.slow  # an upgrade for one line of postinst
 def test_upgrade_does_not_wait_for_the_proxy_or_the_hub(attacked):
     attacked.sh("systemctl start jupyterhub; sleep 1")
     by(attacked, PROXY, f"rm -f {MADE_OF}; mkfifo {MADE_OF}")
@@ -247,6 +251,7 @@ def test_archive_with_other_places_is_refused(machine, alice, change, named):
     assert machine.sh(state) == before
 
 
+@pytest.mark.slow  # a setting in a drop-in
 def test_folder_of_the_sites_own(machine, hub, alice):
     """JUPYTERHUB_CONFDIR is saved and restored where /etc/default/jupyterhub names it, and refused elsewhere."""
     own = "/srv/site/conf"

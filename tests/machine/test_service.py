@@ -66,7 +66,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("mistake", ["syntax", *(pytest.param(mistake, marks=pytest.mark.slow) for mistake in ("type", "end"))])
 def test_start_that_fails_names_file_and_line(machine, hub, mistake):
     """As systemctl's failure, and where that says to look; to everybody else the hub is away."""
     text, said = MISTAKES[mistake]

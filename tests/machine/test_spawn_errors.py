@@ -135,7 +135,11 @@ def fault(machine, make, mend):
         machine.sh(mend)
 
 
-@pytest.mark.parametrize("name", FAULTS)
+# One of a user's own configuration and one of its owners each time.
+SELDOM = {f"user's own: {what}" for what in (*list(OWN_SETTINGS)[1:], ".ipython is root's", ".jupyter/jupyter_server_config.json is root's")}
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in FAULTS])
 def test_fault_is_named(machine, hub, alice, bob, name):
     make, mend, message = FAULTS[name]
     shown = WORDS if name in NOT_ADMITTED else SAID.get(name, message)
@@ -251,7 +255,7 @@ def test_kill_user_processes_does_not_end_servers(machine, hub, alice):
 SITES_SUDO = ["requiretty", "noexec", "intercept", "stay_setuid", "use_pty", "log_subcmds"]
 
 
-@pytest.mark.parametrize("default", SITES_SUDO)
+@pytest.mark.parametrize("default", [pytest.param(default, marks=pytest.mark.slow if default in SITES_SUDO[2:] else ()) for default in SITES_SUDO])
 def test_site_settings_of_sudo(machine, alice, default):
     with fault(machine, f"echo 'Defaults {default}' >/etc/sudoers.d/zz-site", "rm /etc/sudoers.d/zz-site"):
         assert alice.run_cell("6 * 7") == "42"
