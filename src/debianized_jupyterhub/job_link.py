@@ -85,12 +85,13 @@ async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reques
 
 
 async def said(reader: asyncio.StreamReader, seconds: float | None = None) -> dict[str, Any]:
-    """Return the next that a starter says, {} if it has ended. Raises OSError if it does not say anything for `seconds`."""
+    """Return the next that a starter says, {} if it has ended or its machine has vanished. Raises OSError if it does not say anything for `seconds`."""
     try:
         line = await asyncio.wait_for(reader.readline(), seconds)
         found = json.loads(line) if line else {}
-    except TimeoutError:
-        raise OSError(f"the job's starter does not answer within {seconds:g} s") from None
-    except (ValueError, ssl.SSLError, ConnectionResetError):
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: of brackets alone
+        # The kernel's word for a connection on which nobody answers any more is a TimeoutError, too.
+        if isinstance(error, TimeoutError) and error.errno is None:
+            raise OSError(f"the job's starter does not answer within {seconds:g} s") from None
         return {}
     return found if isinstance(found, dict) else {}
