@@ -32,6 +32,7 @@ class Helper(NamedTuple):
 SPAWNER = Helper("spawner", f"{LIBEXEC}/spawner-gate", "sudo")
 SESSIONS = Helper("sessions", f"{LIBEXEC}/session-helper", "systemd-logind")
 ACCOUNTS = Helper("accounts", f"{LIBEXEC}/account-helper", "useradd")
+LONGEST = 32 << 20  # bytes of an answer: what Slurm says of all jobs; asyncio would take 64 kB
 
 
 class GateError(Exception):
@@ -91,6 +92,8 @@ async def _asking(helper: Helper, request: dict, timeout: float) -> AsyncIterato
             reader, line = await asyncio.wait_for(_exchange(helper, request, leaving), timeout)
         except TimeoutError:
             raise GateError(f"{helper.calls} did not answer within {timeout:g} s: {log}") from None
+        except ValueError:
+            raise GateError(f"The {helper.name} service answers more than {LONGEST >> 20} MB: {log}") from None
         except OSError as error:
             raise GateError(f"{helper.socket} does not answer ({error.strerror}): `systemctl start {helper.unit}.socket` on the server fixes it") from None
         try:
@@ -106,7 +109,7 @@ async def _exchange(helper: Helper, request: dict, leaving: contextlib.AsyncExit
     """Send one line; return where the answers come from, and the first: an empty line if the gate ended without one. `leaving` ends the connection."""
     message = json.dumps(request).encode() + b"\n"
     if os.path.isdir("/run/systemd/system"):
-        reader, writer = await asyncio.open_unix_connection(helper.socket)
+        reader, writer = await asyncio.open_unix_connection(helper.socket, limit=LONGEST)
         leaving.callback(writer.close)
         try:
             writer.write(message)
@@ -114,7 +117,7 @@ async def _exchange(helper: Helper, request: dict, leaving: contextlib.AsyncExit
         except ConnectionResetError:  # it ended before it had read the request
             return reader, b""
     # In a container without systemd the hub has no sandbox that sudo would inherit.
-    process = await asyncio.create_subprocess_exec(helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(helper.program, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LONGEST)
     assert process.stdin and process.stdout
     leaving.callback(process.stdin.close)
     process.stdin.write(message)

@@ -107,6 +107,21 @@ def test_end_without_a_whole_answer_points_to_the_journal(with_systemd, tmp_path
         ask(helper(tmp_path), answering(line))
 
 
+@pytest.mark.parametrize("with_systemd", [True, False], indirect=True)
+def test_long_answer_is_read(with_systemd, tmp_path):
+    """What Slurm says of 5,000 jobs."""
+    line = json.dumps({"ok": True, "jobs": {number: {"user": "alice", "tag": "0" * 200} for number in range(5000)}}).encode() + b"\n"
+    (tmp_path / "line").write_bytes(line)
+    assert len(ask(helper(tmp_path, f"read request; cat {tmp_path}/line"), answering(line) if with_systemd else None)["jobs"]) == 5000
+
+
+@sandboxed
+def test_answer_without_an_end_is_refused(with_systemd, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate, "LONGEST", 1000)
+    with pytest.raises(gate.GateError, match="The test service answers more than"):
+        ask(helper(tmp_path), answering(b"x" * 10_000))
+
+
 @in_container
 def test_child_that_fails_points_to_the_journal(with_systemd, tmp_path):
     with pytest.raises(gate.GateError, match="The test service failed"):

@@ -128,6 +128,13 @@ def test_spawn_names_the_process_that_sudo_answers_with(sleeper, tmp_path):
     assert json.loads(got.read_text()) == request
 
 
+def test_mediator_that_never_stops_talking_is_not_listened_to(tmp_path):
+    """It is its user's process."""
+    environment = with_sudo(tmp_path, "exec head -c 20000000 /dev/zero")
+    answer = ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)
+    assert answer == {"ok": False, "error": "the mediator of alice answers more than 8 MB"}
+
+
 def test_spawn_that_the_policy_forbids_says_so(tmp_path):
     environment = with_sudo(tmp_path, "echo 'alice is not welcome' >&2; exit 1")
     answer = ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)
