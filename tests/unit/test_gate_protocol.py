@@ -135,6 +135,19 @@ def test_mediator_that_never_stops_talking_is_not_listened_to(tmp_path):
     assert answer == {"ok": False, "error": "the mediator of alice answers more than 8 MB"}
 
 
+def test_mediator_that_is_stopped_does_not_keep_the_gate(tmp_path):
+    """The user may stop it, and the hub asks about a job again and again."""
+    (tmp_path / "debianized_jupyterhub").symlink_to(LIBEXEC.parent / "debianized_jupyterhub")
+    gate = tmp_path / "gate"
+    text = (LIBEXEC / "spawner-gate").read_text()
+    gate.write_text(text.replace("UNHEARD = 60", "UNHEARD = 1").replace('f"{VENV}/lib/python3*/site-packages"', repr(str(tmp_path))))
+    environment = with_sudo(tmp_path, "exec sleep 10")
+    done = subprocess.run(
+        [sys.executable, "-IS", gate], input=b'{"action": "state", "own": "alice"}\n', stdout=subprocess.PIPE, timeout=8, env={**os.environ, **environment}
+    )
+    assert done.returncode == -signal.SIGALRM
+
+
 def test_spawn_that_the_policy_forbids_says_so(tmp_path):
     environment = with_sudo(tmp_path, "echo 'alice is not welcome' >&2; exit 1")
     answer = ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)
