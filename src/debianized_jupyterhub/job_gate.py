@@ -15,13 +15,14 @@ import subprocess
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from . import profiles
+from . import job_words, profiles
 from .accounts import exists
 from .paths import PROFILES
 
 PATIENCE = 25  # seconds for a program of Slurm's, which waits for slurmctld
 # Of squeue(1). The comment is what the job's owner writes, newlines too: it is the last one, and a row ends with a mark that he cannot know.
 FIELDS = "%i|%u|%T|%r|%B|%S|%e|%k"
+NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 COMMENT = re.compile(r"jupyterhub:([0-9a-f]{16})(?::(?:([1-9][0-9]{0,4})|no:(.{0,300})))?", re.DOTALL)
 ADMINISTRATOR = "Ask your administrator."
 Mediate = Callable[..., dict]
@@ -65,16 +66,15 @@ COMPLAINTS = (
 
 def explained(said: str, profile: str = "") -> Refused:
     """Return the refusal for what Slurm `said`, in words for its user."""
-    line = next((part.strip() for part in reversed(said.splitlines()) if part.strip()), "")  # what came of it; tries that failed are before it
+    last = job_words.line(next((part for part in reversed(said.splitlines()) if part.strip()), ""))  # what came of it; tries that failed are before it
     for complaint in COMPLAINTS:
         if complaint.says in said:
             place = f" (profile {profile} in {PROFILES})" if profile and "{}" in complaint.words else ""
             return Refused(
                 complaint.words.format(profile) if complaint.words == NOT_THERE else f"{complaint.words.format(profile)} {ADMINISTRATOR}",
-                f"Slurm says: {line}{place}: {complaint.hint}",
+                f"Slurm says: {last}{place}: {complaint.hint}",
             )
-    words = "".join(char if char.isprintable() else " " for char in line)[:200]
-    return Refused(f"Slurm refused: {words}. {ADMINISTRATOR}", f"Slurm says: {line}")
+    return Refused(f"Slurm refused: {last}. {ADMINISTRATOR}", f"Slurm says: {last}")
 
 
 def run(*command: str) -> str:
@@ -170,7 +170,10 @@ def submit(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
     answer = mediate(order)
     if not answer["ok"]:
         raise explained(answer["error"], request["profile"]) if answer.get("slurm") else Refused(answer["error"])
-    return {"job": answer["job"]}
+    number = answer["job"]  # the user's word, as all that the mediator says; and the hub asks about all its jobs at once
+    if type(number) is not int or not 0 < number < 1 << 32:
+        raise Refused("Slurm told no number of a job.")
+    return {"job": number}
 
 
 def cancel(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
@@ -201,7 +204,7 @@ def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
 
 def placed(found: dict[int, dict[str, Any]], request: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Return `found` with the ``address`` of each job that runs and has told its port, where the request asks for addresses."""
-    nodes = {row["node"] for row in found.values() if row["state"] == "RUNNING" and row["port"]}
+    nodes = {row["node"] for row in found.values() if row["state"] == "RUNNING" and row["port"] and row["node"]}
     where = addresses(nodes) if nodes and request.get("addresses") else {}
     return {number: {**row, "address": where.get(row["node"], "")} for number, row in found.items()}
 
@@ -214,22 +217,28 @@ def rows(text: str, mark: str, users: Iterable[str]) -> dict[int, dict[str, Any]
     """
     found = {}
     for row in text.split(f"{mark}|")[1:]:
-        number, user, status, reason, node, start, end, comment = row.partition(f"|{mark}")[0].split("|", 7)
-        told = COMMENT.fullmatch(comment)
-        if number.isdecimal() and user in users:
+        fields = row.partition(f"|{mark}")[0].split("|", 7)
+        if len(fields) == 8 and re.fullmatch(r"[0-9]{1,10}", fields[0]) and fields[1] in users:
+            number, user, status, reason, node, start, end, comment = fields
+            told = COMMENT.fullmatch(comment)
             tag, port, says = told.groups() if told else ("", None, None)
             found[int(number)] = {
                 "user": user,
-                "state": status,
-                "reason": reason,
-                "node": node,
-                "start": int(start) if start.isdecimal() else None,
-                "end": int(end) if end.isdecimal() else None,
+                "state": job_words.line(status),
+                "reason": job_words.line(reason),
+                "node": node if NODE.fullmatch(node) else "",
+                "start": moment(start),
+                "end": moment(end),
                 "tag": tag,
                 "port": int(port) if port and int(port) < 1 << 16 else None,
-                "says": " ".join("".join(char if char.isprintable() else " " for char in says or "").split()),
+                "says": job_words.line(says or ""),
             }
     return found
+
+
+def moment(text: str) -> int | None:
+    """Return a time of squeue's in seconds since 1970, None where it is not known."""
+    return int(text) if re.fullmatch(r"[0-9]{1,10}", text) else None
 
 
 def addresses(nodes: Iterable[str]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def _moment(when: int) -> str:
 
 def line(text: Any) -> str:
     """Return what the user's process has said as one line that can be shown: it may be anything."""
-    shown = "".join(char if char.isprintable() else " " for char in str(text)[:400]).strip()
+    shown = " ".join("".join(char if char.isprintable() else " " for char in str(text)[:400]).split())
     return shown if len(shown) <= 300 else f"{shown[:297]}..."
 
 

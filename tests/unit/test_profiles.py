@@ -115,3 +115,33 @@ def test_tag_is_no_path(tag):
         with pytest.raises(job_gate.Refused, match="not a tag of a job"):
             action(request, asked.append)
     assert asked == []
+
+
+@pytest.mark.parametrize("number", ["5", 0, -1, 1 << 32, None, [5], True])
+def test_number_of_a_job_is_one(monkeypatch, number):
+    """The mediator is its user's process; a number that is none would spoil the question that the hub asks about all its jobs."""
+    monkeypatch.setattr(job_gate, "options", lambda request: [])
+    request = {"user": "alice", "tag": "0" * 16, "key": "0" * 64, "server": "", "profile": "small", "chosen": {}}
+    with pytest.raises(job_gate.Refused, match="no number of a job"):
+        job_gate.submit(request, lambda order: {"ok": True, "job": number})
+    assert job_gate.submit(request, lambda order: {"ok": True, "job": 5}) == {"job": 5}
+
+
+def test_user_says_nothing_that_is_not_of_its_form(monkeypatch):
+    """Of his own jobs he may say anything. It goes into the command lines of this account, and the hub's pages and journal."""
+    asked = []
+    monkeypatch.setattr(job_gate, "run", lambda *command: asked.append(command) or "")
+    monkeypatch.setattr(job_gate.secrets, "token_hex", lambda number: "M")
+    told = ":80|M\n".join(
+        f"M|{number}|alice|{state}|because|{node}|{start}|N/A|jupyterhub:0123456789abcdef"
+        for number, state, node, start in [
+            ("1", "RUNNING", "n[0-65535][0-65535]", "1"),
+            ("2", "RUNNING", "--json", "9" * 40),
+            ("9" * 5000, "RUNNING", "n1", "1"),
+            ("3", "WAITS\nfor alice: forged", "", "1"),
+        ]
+    )
+    found = job_gate.state({"own": "alice", "addresses": True}, lambda order: {"ok": True, "text": f"M|4|alice|M\n{told}"})["jobs"]
+    assert asked == [] and set(found) == {1, 2, 3}
+    assert found[1]["node"] == found[2]["node"] == "" and found[2]["start"] is None
+    assert found[3]["state"] == "WAITS for alice: forged"
