@@ -20,7 +20,8 @@ from .accounts import exists
 from .paths import PROFILES
 
 PATIENCE = 25  # seconds for a program of Slurm's, which waits for slurmctld
-# Of squeue(1). The comment is what the job's owner writes, newlines too: it is the last one, and a row ends with a mark that he cannot know.
+# Of squeue(1). The comment is what the job's owner writes, newlines too: it is the last one, and a row ends with a mark that he cannot know. The mark
+# goes to squeue in its environment: everybody can read command lines.
 FIELDS = "%i|%u|%T|%r|%B|%S|%e|%k"
 NODE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 COMMENT = re.compile(r"jupyterhub:([0-9a-f]{16})(?::(?:([1-9][0-9]{0,4})|no:(.{0,300})))?", re.DOTALL)
@@ -77,9 +78,9 @@ def explained(said: str, profile: str = "") -> Refused:
     return Refused(f"Slurm refused: {last}. {ADMINISTRATOR}", f"Slurm says: {last}")
 
 
-def run(*command: str) -> str:
-    """Run a program of Slurm's as this account; return what it prints. Raises Refused."""
-    environment = {"PATH": "/usr/bin:/bin", "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C.UTF-8"}
+def run(*command: str, **variables: str) -> str:
+    """Run a program of Slurm's as this account, with `variables` in its environment; return what it prints. Raises Refused."""
+    environment = {"PATH": "/usr/bin:/bin", "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C.UTF-8", **variables}
     try:
         done = subprocess.run(
             command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=PATIENCE, env=environment
@@ -197,7 +198,7 @@ def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
     mark = secrets.token_hex(8)
     # Of all jobs: asked for one that it does not know, it would say nothing of the others.
     users = [user for user in request["users"] if exists(user)]  # squeue would refuse all for one that it does not know
-    text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", f"--format={mark}|{FIELDS}|{mark}") if users else ""
+    text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", SQUEUE_FORMAT=f"{mark}|{FIELDS}|{mark}") if users else ""
     found = {number: row for number, row in rows(text, mark, request["users"]).items() if number in jobs}
     return {"jobs": placed(found, request)}
 

@@ -91,6 +91,18 @@ def test_rows_of_squeue_cannot_be_forged():
     }
 
 
+def test_mark_of_rows_is_not_in_a_command_line(monkeypatch, tmp_path):
+    """Another user could read it there, and have it in a comment before squeue has asked."""
+    squeue = tmp_path / "squeue"
+    squeue.write_text(f'#!/bin/sh\ntr "\\0" " " </proc/$$/cmdline >{tmp_path}/seen\necho "$SQUEUE_FORMAT" >{tmp_path}/format\n')
+    squeue.chmod(0o755)
+    real = job_gate.run
+    monkeypatch.setattr(job_gate, "run", lambda program, *more, **variables: real(str(tmp_path / program), *more, **variables))
+    assert job_gate.state({"jobs": [5], "users": ["root"]}, None) == {"jobs": {}}
+    mark = (tmp_path / "format").read_text().partition("|")[0]
+    assert len(mark) == 16 and mark not in (tmp_path / "seen").read_text()
+
+
 @pytest.mark.parametrize(
     "comment, port, says",
     [
