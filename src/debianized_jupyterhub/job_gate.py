@@ -12,6 +12,7 @@ import re
 import secrets
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -204,10 +205,14 @@ def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
 
 
 def placed(found: dict[int, dict[str, Any]], request: dict[str, Any]) -> dict[int, dict[str, Any]]:
-    """Return `found` with the ``address`` of each job that runs and has told its port, where the request asks for addresses."""
+    """Return `found` with the ``address`` of each job that runs and has told its port, if the request asks for addresses; without one the job ``says`` so."""
     nodes = {row["node"] for row in found.values() if row["state"] == "RUNNING" and row["port"] and row["node"]}
     where = addresses(nodes) if nodes and request.get("addresses") else {}
-    return {number: {**row, "address": where.get(row["node"], "")} for number, row in found.items()}
+    for row in found.values():
+        row["address"] = where.get(row["node"], "")
+        if row["node"] in where and not row["address"]:
+            row["says"] = f"Node {row['node']} has no address that this server knows. {ADMINISTRATOR}"
+    return found
 
 
 def rows(text: str, mark: str, users: Iterable[str]) -> dict[int, dict[str, Any]]:
@@ -243,7 +248,7 @@ def moment(text: str) -> int | None:
 
 
 def addresses(nodes: Iterable[str]) -> dict[str, str]:
-    """Return the IP address of each node, as slurmctld has it: no job has a say in that."""
+    """Return the IP address of each node, as slurmctld has it: no job has a say in that. It is "" where the name is not known here: others' jobs go on."""
     text = run("scontrol", "show", "node", "--oneliner", ",".join(sorted(nodes)))
     found = {}
     for line in text.splitlines():
@@ -251,8 +256,9 @@ def addresses(nodes: Iterable[str]) -> dict[str, str]:
         if name and address:
             try:
                 found[name[1]] = str(socket.getaddrinfo(address[1], None, type=socket.SOCK_STREAM)[0][4][0])
-            except OSError:
-                raise Refused(f"Node {name[1]} has no address. {ADMINISTRATOR}", f"the name {address[1]} (NodeAddr) is not known here") from None
+            except (OSError, UnicodeError):
+                print(f"the name {address[1]} (NodeAddr of the node {name[1]}) is not known on this machine", file=sys.stderr)
+                found[name[1]] = ""
     return found
 
 

@@ -157,3 +157,20 @@ def test_user_says_nothing_that_is_not_of_its_form(monkeypatch):
     assert asked == [] and set(found) == {1, 2, 3}
     assert found[1]["node"] == found[2]["node"] == "" and found[2]["start"] is None
     assert found[3]["state"] == "WAITS for alice: forged"
+
+
+def test_node_without_an_address_is_its_own_jobs_affair(monkeypatch, capsys):
+    """All jobs of the hub are in one question."""
+    found = {number: {"state": "RUNNING", "port": 80, "node": node, "says": ""} for number, node in ((1, "n1"), (2, "n2"))}
+    monkeypatch.setattr(job_gate, "run", lambda *_command: "NodeName=n1 NodeAddr=192.0.2.1 X=\nNodeName=n2 NodeAddr=no.such.name.invalid X=\n")
+
+    def resolve(name, _port, type):
+        if name != "192.0.2.1":
+            raise OSError("Name or service not known")
+        return [(0, 0, 0, "", (name, 0))]
+
+    monkeypatch.setattr(job_gate.socket, "getaddrinfo", resolve)
+    job_gate.placed(found, {"addresses": True})
+    assert (found[1]["address"], found[1]["says"]) == ("192.0.2.1", "")
+    assert found[2]["address"] == "" and found[2]["says"] == "Node n2 has no address that this server knows. Ask your administrator."
+    assert "no.such.name.invalid (NodeAddr of the node n2)" in capsys.readouterr().err
