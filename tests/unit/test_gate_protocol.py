@@ -191,3 +191,18 @@ def test_gate_ends_when_the_hub_has_lost_interest(sleeper, tmp_path):
     """It says nothing more, though the server runs."""
     environment = with_sudo(tmp_path, f'cat >/dev/null; echo \'{{"ok": true, "pid": {sleeper.pid}}}\'')
     assert ask("spawner-gate", {"action": "spawn", "user": "alice", "args": [], "env": {}}, **environment)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("comment", "cancelled"),
+    [(f"jupyterhub:{'0' * 16}", True), (f"jupyterhub:{'0' * 16}:4711", True), (f"jupyterhub:{'1' * 16}", False), ("her own", False), ("", False)],
+)
+def test_mediator_cancels_no_other_job(tmp_path, comment, cancelled):
+    """Numbers of jobs are used again, by a slurmctld that has lost its state from 1 on; and a hub that was taken over may ask for any."""
+    for program, script in (("squeue", f"echo '{comment}'"), ("scancel", f'echo "$@" >{tmp_path}/cancelled')):
+        (tmp_path / program).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / program).chmod(0o755)
+    mediator = tmp_path / "mediator"
+    mediator.write_text((LIBEXEC / "sudospawner").read_text().replace('"PATH": "/usr/bin:/bin"', f'"PATH": "{tmp_path}"'))
+    assert ask(mediator, {"action": "cancel", "tag": "0" * 16, "job": 7})["ok"]
+    assert (tmp_path / "cancelled").exists() == cancelled
