@@ -73,6 +73,11 @@ class Range(NamedTuple):
     most: int
 
 
+def _shown(text: str) -> str:
+    """Return what somebody has asked for as a word of one line of the journal's, which he does not write."""
+    return repr(text if len(text) <= 40 else f"{text[:37]}...")
+
+
 @dataclass
 class Profile:
     """A section of the file."""
@@ -94,7 +99,8 @@ class Profile:
     def options(self, wanted: Mapping[str, Any]) -> list[str]:
         """Return the options of sbatch (list of str) for what a user wants, str by the keys of `choices`. Raises NotGranted."""
         if strange := sorted(set(wanted) - set(self.amounts)):
-            raise NotGranted(f"The profile {self.name} has no {strange[0]} to choose.")
+            what = strange[0] if NAME.fullmatch(strange[0]) else _shown(strange[0])
+            raise NotGranted(f"The profile {self.name} has no {what} to choose.")
         found = {key: value.least if key not in wanted else self._chosen(key, str(wanted[key])) for key, value in self.amounts.items()}
         gpu = f"gpu:{self.words['gpu-type']}" if "gpu-type" in self.words else "gpu"
         own = {
@@ -111,7 +117,7 @@ class Profile:
         try:
             number = AMOUNTS[key](text)
         except ValueError as error:
-            raise NotGranted(f"{key} {text!r} {error}.") from None
+            raise NotGranted(f"{key} {_shown(text)} {error}.") from None
         if not allowed.least <= number <= allowed.most:
             span = allowed.least_text if allowed.least == allowed.most else f"{allowed.least_text} to {allowed.most_text}"
             raise NotGranted(f"The profile {self.name} has {key} {span}, not {text}.")
@@ -169,6 +175,8 @@ def _set(profile: Profile, line: str, seen: set[str]) -> None:
         profile.title = value
     elif key == "group":
         profile.groups = tuple(value.replace(",", " ").split())
+        if not profile.groups or any(group.startswith("#") for group in profile.groups):  # else it were everybody's, or that of the words after the #
+            raise _Wrong(f"{value!r} is not a list of groups", "write their names, and comments on lines of their own")
     elif key in WORDS:
         if not WORDS[key].fullmatch(value):
             raise _Wrong(f"{value!r} is not a valid {key}", "write it as sbatch takes it")

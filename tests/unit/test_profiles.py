@@ -34,6 +34,9 @@ def test_options_of_sbatch():
         ({"memory": ["2G"]}, "is not an amount of memory"),
         ({"partition": "other"}, "no partition to choose"),
         ({"uid": "0"}, "no uid to choose"),
+        ({"x\nfor alice: forged": "0"}, r"no 'x\\nfor alice: forged' to choose\.$"),
+        ({"x" * 1000: "0"}, r"no 'x{37}\.\.\.' to choose\.$"),
+        ({"time": "9" * 1000}, r"^time '9{37}\.\.\.' is not"),
     ],
 )
 def test_what_is_not_granted(wanted, words):
@@ -55,6 +58,8 @@ def test_what_is_not_granted(wanted, words):
         ("[a]\ncpus = 2\ncpus = 3\n", 3, "set twice"),
         ("[a]\npartition = --uid=0 x\n", 2, "not a valid partition"),
         ("[a]\ntime = 8\n", 2, "not a valid duration"),
+        ("[a]\ngroup = staff # not physics\n", 2, "not a list of groups"),
+        ("[a]\ngroup = ,\n", 2, "not a list of groups"),
     ],
 )
 def test_mistakes_have_their_line(text, line, words):
