@@ -59,6 +59,12 @@ class Questions:
 questions = Questions()
 
 
+async def number_of(user: str, tag: str) -> int | None:
+    """Return the number of the job of `user` that has `tag`, None if Slurm has none (yet: sbatch may still wait for slurmctld). Raises GateError."""
+    seen = (await ask("state", own=user, timeout=SLURM))["jobs"]
+    return next((int(number) for number, row in seen.items() if row["tag"] == tag), None)
+
+
 class Undelivered:
     """Cancels that Slurm has not taken yet; they are kept in `cancels` of the spawners' states."""
 
@@ -91,8 +97,9 @@ class Undelivered:
         user, job = cancel["user"], cancel["number"]
         try:
             if job is None:
-                seen = (await ask("state", own=user, timeout=SLURM))["jobs"]
-                job = next((int(found) for found, row in seen.items() if row["tag"] == cancel["tag"]), None)
+                job = await number_of(user, cancel["tag"])
+                if job is None and time.time() < cancel["since"] + SLURM:
+                    return False  # sbatch may still wait for slurmctld
             if job is not None:
                 await ask("cancel", user=user, job=job, tag=cancel["tag"], timeout=SLURM)
                 self._hub.log.info("Job %s of %s is cancelled, as was asked for", job, user)

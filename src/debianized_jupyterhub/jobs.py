@@ -24,7 +24,7 @@ from . import job_link, job_words
 from .endings import at
 from .gate import GateError, Refusal, ask
 from .job_gate import NOT_THERE
-from .job_records import SLURM, Job, Undelivered, questions
+from .job_records import SLURM, Job, Undelivered, number_of, questions
 from .profiles import setting
 from .spawner import Bare, GateSpawner, _told, turns
 
@@ -166,9 +166,11 @@ class JobSpawner(GateSpawner):
     async def _found(self) -> int | None:
         """Return the number of the job that an earlier hub had asked for and heard nothing of, None if there is none. Raises GateError."""
         assert self.job
-        await asyncio.sleep(5)  # the question may still be on its way
-        seen = (await ask("state", own=self.user.name, timeout=SLURM))["jobs"]
-        return next((int(number) for number, row in seen.items() if row["tag"] == self.job.tag), None)
+        for _ in range(5):  # it may still be on its way, for as long as the mediator has patience with sbatch
+            await asyncio.sleep(5)
+            if (number := await number_of(self.user.name, self.job.tag)) is not None:
+                return number
+        return None
 
     async def _turn(self) -> dict[str, Any]:
         """Wait until the job runs and has told its port; return what Slurm says of it. Raises SpawnException."""
