@@ -33,14 +33,14 @@ class Questions:
     FIRST, LATER = 0.5, 2.0  # seconds between two, in the first minute of a job and after it
 
     def __init__(self) -> None:
-        self._wanted: dict[int, str] = {}
+        self._wanted: set[tuple[int, str]] = set()
         self._next: asyncio.Future[dict[str, Any]] | None = None
         self._last = 0.0
         self._turn = asyncio.Lock()  # a slurmctld that is away takes its time
 
     async def about(self, number: int, user: str, *, young: bool = False) -> dict[str, Any] | None:
         """Return what Slurm says of a job of `user` (see job_gate.rows), None where it says nothing. Raises GateError."""
-        self._wanted[number] = user
+        self._wanted.add((number, user))  # whose it is, the user says: it must not take the place of another's
         if self._next is None:
             self._next = asyncio.ensure_future(self._ask(self.FIRST if young else self.LATER))
             self._next.add_done_callback(lambda asked: asked.cancelled() or asked.exception())
@@ -50,8 +50,8 @@ class Questions:
     async def _ask(self, pause: float) -> dict[str, Any]:
         async with self._turn:
             await asyncio.sleep(max(0.02, self._last + pause - time.monotonic()))
-            wanted, self._wanted, self._next = self._wanted, {}, None
-            answer = await ask("state", jobs=list(wanted), users=sorted(set(wanted.values())), addresses=True, timeout=SLURM)
+            wanted, self._wanted, self._next = self._wanted, set(), None
+            answer = await ask("state", jobs=[job for job, _ in wanted], users=sorted({owner for _, owner in wanted}), addresses=True, timeout=SLURM)
             self._last = time.monotonic()
             return answer["jobs"]
 
