@@ -128,9 +128,9 @@ class Hub(JupyterHub):
         if self._has_jobs():
             from .jobs import in_short  # here, since hubs without jobs of Slurm do without
 
-            if wrong := profiles.mistakes():
-                file, line, what, mend = wrong[0]
-                raise SystemExit(f"{file}:{line}: {what}: {mend}" if line else f"{file}: {what}: {mend}")
+            # The file is read at each request and may be changed at any time: a hub that restarts at night does not stay down for it.
+            for file, line, what, mend in profiles.mistakes():
+                self.log.error("%s: %s: %s", f"{file}:{line}" if line else file, what, mend)
             self.log.addFilter(in_short)
         # A proxy of the site's own, or one with certificates of ours, takes TCP: docs/architecture.md, "Sockets".
         ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
