@@ -96,7 +96,7 @@ class JobSpawner(GateSpawner):
         return job_words.form(found, self.orm_spawner.user_options or {}, local=setting() != "only", complaint=complaint)
 
     def run_options_from_form(self, form_data: dict) -> Any:
-        if Bare.FIELD in form_data or job_words.FIELD not in form_data:
+        if Bare.FIELD in form_data or self.options_form or job_words.FIELD not in form_data:  # the site's own form may have such a field, too
             return super().run_options_from_form(form_data)
         return job_words.of_form(form_data)
 
