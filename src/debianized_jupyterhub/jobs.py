@@ -260,7 +260,7 @@ class JobSpawner(GateSpawner):
                 why = job_words.line(end.result().get("ended", "")) or "the job has ended."
                 raise self._not_started(f"The notebook server ended while it started: {why}")
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(self.job.address, self.job.port)
+                _, writer = await asyncio.wait_for(asyncio.open_connection(self.job.address, self.job.port), 5)  # a firewall may say nothing
                 writer.close()
                 return
             await asyncio.sleep(0.05)
