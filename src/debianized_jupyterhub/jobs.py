@@ -221,6 +221,7 @@ class JobSpawner(GateSpawner):
         self._keep()
         if not self._can_reach_the_hub(job.address):
             raise self._not_started(UNREACHABLE)
+        await self._require_admission()
         try:
             reader, writer = await self._link()
         except OSError as error:
@@ -237,6 +238,13 @@ class JobSpawner(GateSpawner):
                 await self._listens(end)
             finally:
                 end.cancel()
+
+    async def _require_admission(self) -> None:
+        """Raise GateError or SpawnException where the account may not have a server any more: days may have passed, and no sudo is asked from here on."""
+        await self._require_good_standing()
+        policy = await self.do("allowed")
+        if not policy["allowed"]:
+            raise GateError(policy["reason"])
 
     def _can_reach_the_hub(self, address: str) -> bool:
         """Return whether a server at `address` finds the hub, which listens for this machine alone unless the site has it otherwise."""
