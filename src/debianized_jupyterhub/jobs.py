@@ -178,6 +178,8 @@ class JobSpawner(GateSpawner):
         assert job
         begun, deadline = time.monotonic(), 0.0
         while True:
+            if self.job is not job:  # by who does not interrupt the start itself: an account that has ended, of which Slurm is not asked any more
+                raise self._not_started("The server was stopped before it was started.")
             try:
                 seen = await self._look(job, young=time.monotonic() < begun + 60)
             except GateError as error:
