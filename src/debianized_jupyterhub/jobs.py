@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.spawner import SpawnException
+from jupyterhub.utils import utcnow
 from traitlets import default
 
 from . import job_link, job_words
@@ -25,6 +26,7 @@ from .endings import at
 from .gate import GateError, Refusal, ask
 from .job_gate import NOT_THERE
 from .job_records import SLURM, Job, Undelivered, number_of, questions
+from .notices import OFFLINE, planned_stop
 from .profiles import setting
 from .spawner import Bare, GateSpawner, _told, turns
 
@@ -240,10 +242,15 @@ class JobSpawner(GateSpawner):
                 await self._listens(end)
             finally:
                 end.cancel()
+        # Limits of age and idleness count from here, and not from when it was asked for.
+        self.orm_spawner.started = self.orm_spawner.last_activity = utcnow(with_tz=False)
 
     async def _require_admission(self) -> None:
         """Raise GateError or SpawnException where the account may not have a server any more: days may have passed, and no sudo is asked from here on."""
         await self._require_good_standing()
+        planned = planned_stop()  # culler.py leaves alone what is started after it
+        if planned is not None and planned <= time.time() and not self.user.admin:
+            raise self._not_started(OFFLINE.read() or "The hub is offline.")
         policy = await self.do("allowed")
         if not policy["allowed"]:
             raise GateError(policy["reason"])
