@@ -58,3 +58,9 @@ def deb(suite):
     if not found:
         raise pytest.UsageError(f"no jupyterhub_*{suffix}_*.deb in dist/: run ./build.sh {name}")
     return found[-1]
+
+
+@pytest.fixture(scope="session")
+def node_deb(deb):
+    """The package for the nodes of a cluster, of the same build."""
+    return deb.with_name(deb.name.replace("jupyterhub_", "jupyterhub-node_"))

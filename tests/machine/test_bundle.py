@@ -10,8 +10,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def bundle(suite, build_sh, tmp_path_factory):
+def bundle(suite, build_sh, node_deb, tmp_path_factory):
     """The folder `public` of a bundle; made before there is a machine, for that has no network."""
+    shutil.copy(node_deb, build_sh.tree / "dist")
     folder = tmp_path_factory.mktemp("bundle")
     build_sh(suite[0], "--bundle", folder)
     return folder / "public"
@@ -42,3 +43,8 @@ def test_cell_runs(server):
     alice = hub.login("alice", "secret")
     assert alice.run_cell("5 * 4") == "20"
     alice.stop()
+
+
+def test_nodes_can_have_theirs_from_it(server, deb):
+    version = deb.name.split("_")[1]
+    assert f"Inst jupyterhub-node ({version} " in server.sh("apt-get --simulate --no-install-recommends install jupyterhub-node")

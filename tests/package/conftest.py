@@ -1,4 +1,4 @@
-"""The .deb, read once."""
+"""The .deb files, each read once."""
 
 import collections
 import io
@@ -65,3 +65,14 @@ class Package:
 @pytest.fixture(scope="session")
 def package(deb):
     return Package(deb)
+
+
+@pytest.fixture(scope="session")
+def node(node_deb):
+    return Package(node_deb)
+
+
+@pytest.fixture(params=["package", "node"])
+def either(request):
+    """Each of the two, for what is true of both."""
+    return request.getfixturevalue(request.param)

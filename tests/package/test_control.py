@@ -24,11 +24,11 @@ def test_news_is_of_versions_that_the_changelog_has(package, suite):
     assert set(versions["NEWS.Debian.gz"]) <= set(versions["changelog.gz"])
 
 
-def test_depends_on_one_python_minor(package):
+def test_depends_on_one_python_minor(either):
     path = "/opt/venvs/jupyterhub/bin/python"
-    while path in package.entries:
-        path = os.path.join(os.path.dirname(path), package.entries[path].target)
-    assert path == f"/usr/bin/{package.python}"
+    while path in either.entries:
+        path = os.path.join(os.path.dirname(path), either.entries[path].target)
+    assert path == f"/usr/bin/{either.python}"
 
 
 @pytest.mark.parametrize(
@@ -46,8 +46,8 @@ def test_depends(package, name):
     assert any(re.match(name, dependency) for dependency in package.depends), package.depends
 
 
-def test_does_not_depend_on_itself(package):
-    assert not [dependency for dependency in package.depends if dependency.startswith("jupyterhub")]
+def test_does_not_depend_on_itself(either):
+    assert not [dependency for dependency in either.depends if dependency.startswith("jupyterhub")]
 
 
 def test_files_of_a_build(deb):
@@ -57,9 +57,9 @@ def test_files_of_a_build(deb):
 
 
 @pytest.mark.parametrize("script", ["preinst", "postinst", "prerm", "postrm"])
-def test_maintainer_script(package, script, tmp_path):
+def test_maintainer_script(either, script, tmp_path):
     """As installed, with what debhelper and dh-virtualenv have put in. (Our own part is held to more in tests/unit.)"""
-    text = package.control.get(script)
+    text = either.control.get(script)
     if text is None:
         assert script == "preinst"  # the only one that may be missing
         return

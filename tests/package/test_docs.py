@@ -30,32 +30,34 @@ def exists(package, path):
     return any(pattern.match(entry) for entry in package.entries)
 
 
-def test_named_paths_exist(package):
+def test_named_paths_exist(either, package):
+    """Pages are about the hub's machine on a node, too."""
     wrong = []
-    for path, text in texts(package):
+    for path, text in texts(either):
+        there = package if path.startswith("/usr/share/doc/") else either
         for named in OURS.findall(text.replace("\\-", "-")):  # man pages write hyphens so
             named = named.rstrip(".-")
-            if not OTHERS.match(named) and not exists(package, named):
+            if not OTHERS.match(named) and not exists(there, named):
                 wrong.append(f"{path}: {named}")
     assert not wrong
 
 
-def test_named_pages_exist(package):
+def test_named_pages_exist(either):
     """Names of pages without a folder, as `configuration.md` or `components.txt.gz`."""
-    pages = {os.path.basename(path) for path in package.entries if path.startswith(f"{DOC}/")} | {"CONTRIBUTING.md"}
+    pages = {os.path.basename(path) for path in either.entries if path.startswith("/usr/share/doc/")} | {"CONTRIBUTING.md"}
     wrong = []
-    for path, text in texts(package):
+    for path, text in texts(either):
         wrong += [f"{path}: {name}" for name in re.findall(r"(?<![\w/-])([\w-]+\.(?:md|txt)\.gz|[\w-]+\.md)\b", text) if name not in pages]
     assert not wrong
 
 
-def test_links_of_pages_lead_somewhere(package):
-    pages = [path for path, _ in texts(package) if path.startswith(DOC) and path.endswith(".md")]
+def test_links_of_pages_lead_somewhere(either):
+    pages = [path for path, _ in texts(either) if path.startswith(DOC) and path.endswith(".md")]
     assert len(pages) > 10
     wrong = []
     for page in pages:
-        for target in re.findall(r"\]\(([^)#\s]+)", package.head[page].decode()):
-            if "://" not in target and not exists(package, os.path.normpath(os.path.join(os.path.dirname(page), target))):
+        for target in re.findall(r"\]\(([^)#\s]+)", either.head[page].decode()):
+            if "://" not in target and not exists(either, os.path.normpath(os.path.join(os.path.dirname(page), target))):
                 wrong.append(f"{page}: {target}")
     assert not wrong
 

@@ -12,9 +12,12 @@ make_repository() {
         [ "${for:-$suite}" = "$suite" ] || continue
         find_deb
         [ -n "$deb" ] || continue
+        # Of the same build; it needs nothing of Debian that the other does not.
+        node=${deb/"/${package}_"/"/$package-node_"}
+        [ -e "$node" ] || node=
         [ -z "$bundle" ] || fetch_dependencies
         say "signing $dir for $suite"
-        "$top/tools/make-repository" "$dir" "${suite#*:}" "$key" "$(public_url)" "$valid_for" "$deb" "${with[@]}" </dev/null || exit 1
+        "$top/tools/make-repository" "$dir" "${suite#*:}" "$key" "$(public_url)" "$valid_for" "$deb" ${node:+"$node"} "${with[@]}" </dev/null || exit 1
         say "done: $dir/public/jupyterhub-${suite#*:}.sources is what a machine needs"
         made=yes
     done < <(suites)
