@@ -163,12 +163,15 @@ def require_form(request: dict[str, Any], *keys: str) -> None:
 
 
 def submit(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
-    """Have the mediator submit a job; answer with its number."""
+    """Have the mediator submit a job, on other nodes than those `without` names; answer with its number."""
     require_form(request, "tag", "key")
     title = f"jupyterhub-{request['server']}" if request["server"] else "jupyterhub"
     if not re.fullmatch(r"[\w.@-]{1,128}", title):
         title = "jupyterhub"
-    order = {"action": "submit", "user": request["user"], "tag": request["tag"], "key": request["key"], "title": title, "options": options(request)}
+    asked = options(request)
+    if without := [node for node in request.get("without", ()) if NODE.fullmatch(node)]:
+        asked.append(f"--exclude={','.join(without)}")
+    order = {"action": "submit", "user": request["user"], "tag": request["tag"], "key": request["key"], "title": title, "options": asked}
     answer = mediate(order)
     if not answer["ok"]:
         raise explained(answer["error"], request["profile"]) if answer.get("slurm") else Refused(answer["error"])

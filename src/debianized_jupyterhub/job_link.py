@@ -9,6 +9,11 @@ look                                   running (bool), port
 stop                                   running, port: the server is asked to end
 =======  ============================  =====================================================================
 
+Answers have ``lacks`` (str), too: what the node does not have of the hub's machine, one line for humans, mostly "".
+
+This is language 1. What an earlier starter or hub would not understand is another language: the job's script says which the hub has (SPEAKS in
+src/libexec/sudospawner), and the starter refuses where it has none of them (LANGUAGES).
+
 Every answer has ``ok``; where that is false, ``error`` is one line for humans. After it the connection stays: when the server ends there is one line more,
 ``ended`` (str), why, for humans, and then the starter itself ends.
 

@@ -31,6 +31,7 @@ from .profiles import setting
 from .spawner import Bare, GateSpawner, _told, turns
 
 FOREVER = 10**9  # seconds
+SHUNNED = 600  # seconds for which a user's jobs keep away from a node that has refused one
 OWN_PAUSE = 5  # seconds between questions that are asked as the user, each of which opens a session
 UNREACHABLE = "Servers on other machines than the hub's cannot be had yet. Ask your administrator."
 
@@ -51,6 +52,7 @@ class JobSpawner(GateSpawner):
     _stands = "Asking Slurm."
     _over = ""  # why the server has ended, by its starter's word
     _linked = False  # to its starter, at this moment
+    _unfit: tuple[tuple[str, float], ...] = ()  # nodes that have refused a job, and when
     _asked_own = 0.0
     _patience = 0
     start_timeout: int
@@ -155,8 +157,7 @@ class JobSpawner(GateSpawner):
         if job.number is None:
             self._keep()  # before it is asked for: else a hub that is killed now would not know of it
             try:
-                async with turns:
-                    answer = await self.do("submit", profile=job.profile, chosen=chosen, server=self.name, tag=job.tag, key=job.key, timeout=SLURM)
+                answer = await self._ask_for(job, chosen)
             except Refusal as refusal:
                 if str(refusal) != NOT_THERE:
                     self.job = None  # there certainly is none
@@ -164,6 +165,24 @@ class JobSpawner(GateSpawner):
             job.number = answer["job"]
         self._keep()
         self.log.info("%s is job %s of Slurm, profile %s", self._log_name, job.number, job.profile)
+
+    async def _ask_for(self, job: Job, chosen: dict[str, Any]) -> dict[str, Any]:
+        """Have `job` submitted; return the gate's answer. Raises GateError.
+
+        It keeps away from nodes that have just refused one of this user's: they are idle, and Slurm would choose them again. Where no others are left, they are
+        tried: they may have been mended, and else say what is wrong.
+        """
+        shunned = sorted({node for node, when in self._unfit if time.monotonic() < when + SHUNNED})
+        request = {"profile": job.profile, "chosen": chosen, "server": self.name, "tag": job.tag, "key": job.key}
+        async with turns:
+            if shunned:
+                try:
+                    return await self.do("submit", **request, without=shunned, timeout=SLURM)
+                except Refusal as refusal:
+                    if str(refusal) == NOT_THERE:
+                        raise
+                    self._unfit = ()
+            return await self.do("submit", **request, timeout=SLURM)
 
     async def _found(self) -> int | None:
         """Return the number of the job that an earlier hub had asked for and heard nothing of, None if there is none. Raises GateError."""
@@ -192,6 +211,8 @@ class JobSpawner(GateSpawner):
                 continue
             if seen is None or seen["state"] in job_words.OVER or seen["says"]:
                 await self._clean_up()
+                if seen and seen["says"]:
+                    self._unfit = (*self._unfit, (seen["node"], time.monotonic()))
                 raise self._not_started((seen or {}).get("says") or f"The server was not started: {job_words.why_over(seen)}.")
             self._stands = job_words.standing(job.number or 0, seen)
             if seen["state"] == "RUNNING":
@@ -234,6 +255,9 @@ class JobSpawner(GateSpawner):
             try:
                 answer = await job_link.ask(reader, writer, {"action": "start", "args": self.get_args(), "env": self.get_env()}, 30)
                 job.port = job_link.port_of(answer)
+                if lacks := job_words.line(answer.get("lacks", "")):
+                    self.log.warning("%s: %s", self._log_name, lacks)
+                    self._stands = lacks
             except OSError as error:
                 raise self._not_started(f"The server on {job.node} was not started: {job_words.line(error)}.") from None
             self._keep()

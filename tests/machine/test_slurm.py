@@ -214,6 +214,21 @@ def test_profile_of_others_is_refused(slurm, alice):
     assert jobs(slurm) == ""
 
 
+def test_node_that_does_not_fit_is_refused(slurm, alice):
+    """By its name and versions; once it fits, the next start is on it, since there is no other."""
+    starter = "/usr/libexec/jupyterhub/job-starter"
+    slurm.sh(f"sed -i.good 's/^LANGUAGES = .*/LANGUAGES = {{\"0\"}}/' {starter}")
+    version = slurm.sh("dpkg-query --show --showformat='${Version}' jupyterhub")
+    try:
+        said = failure(alice, "small")
+    finally:
+        slurm.sh(f"mv {starter}.good {starter}")
+    assert f"Node localhost has version {version} of the notebook servers, which does not fit the hub" in said
+    assert f"it needs jupyterhub-node {version}." in said
+    start(alice, "small")
+    assert slurm.sh(SERVER)
+
+
 @pytest.mark.slow
 def test_scancel_is_noticed(held, alice):
     machine = held
