@@ -31,7 +31,7 @@ from tornado.ioloop import PeriodicCallback
 from tornado.log import app_log
 from traitlets import default
 
-from . import culling, journal, moving, outage, ports, profiles, services, state, watchdog
+from . import culling, journal, lease, moving, outage, ports, profiles, services, state, watchdog
 from .authenticator import SudoersPAMAuthenticator, SudoersPolicy
 from .culler import Culler
 from .database import in_short
@@ -57,6 +57,7 @@ class Hub(JupyterHub):
     _log_formatter_cls = Formatter if journal.takes_errors() else CoroutineLogFormatter
     _servers: tuple[HubServer, ...] = ()
     last_error = journal.LastError()
+    held: lease.Lease | None = None  # on the database
 
     # Settings of JupyterHub's that are added to here.
     db_kwargs: dict[str, Any]
@@ -170,9 +171,13 @@ class Hub(JupyterHub):
 
     def init_db(self) -> None:
         self.lookout = outage.Lookout(self)
-        self.db_kwargs = outage.with_deadlines(self.db_url, self.db_kwargs)
+        self.db_kwargs = lease.named(self.db_url, outage.with_deadlines(self.db_url, self.db_kwargs))
         outage.wait_for(self.db_url, self.db_kwargs, self.log)
+        self._lock = lease.lock(self.db_url)
+        self.held = lease.wait_for(self.db_url, self.db_kwargs, self.log)
         super().init_db()
+        if self.held:
+            self.held.guard(self.db.get_bind())
         for log in (self.log, app_log, logging.getLogger("asyncio")):
             log.addFilter(outage.Brief(self))
 

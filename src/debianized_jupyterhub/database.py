@@ -3,6 +3,8 @@
 import contextlib
 import errno
 import os
+import secrets
+import socket
 import sqlite3
 import stat
 import subprocess
@@ -23,6 +25,13 @@ LARGEST = 4 << 30  # bytes; a hub's database has some MB, and a file can pretend
 # Source: PostgreSQL's documentation, "Parameter Key Words".
 DEADLINES = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 2, "tcp_user_timeout": 15_000}
 
+# What a hub has in a database of PostgreSQL's besides its tables (lease.py).
+LEASE_KEY = int.from_bytes(b"jupyter")  # of an advisory lock; they are each database's own
+LEASE_TERMS = "jupyterhub_terms"  # a sequence
+HUB_SESSIONS = "jupyterhub"  # with which the application_name of a hub's sessions begins, in pg_stat_activity
+HUBS = f"""SELECT split_part(application_name, ' ', 2) FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE '{HUB_SESSIONS} %'"""
+
 
 class DatabaseError(Exception):
     """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
@@ -36,6 +45,17 @@ def deadlines(url: str) -> dict[str, int]:
     if parsed.get_backend_name() != "postgresql":
         return {}
     return {name: value for name, value in DEADLINES.items() if name not in parsed.query}
+
+
+def hub_session() -> str:
+    """Return an application_name for the sessions of one hub on this machine: they are told from those of others, and an administrator sees whose they are."""
+    return f"{HUB_SESSIONS} {socket.gethostname()[:40]} {secrets.token_hex(4)}"
+
+
+def require_one_hub(machines: set[str], name: str) -> None:
+    """Raise DatabaseError where not this machine's hub alone uses a database, called `name`; `machines` (set of str) is what HUBS has returned."""
+    if others := sorted(machines - {socket.gethostname()[:40]}):
+        raise DatabaseError(f"{name} is used by the hub of {', '.join(others)}, too: `systemctl stop jupyterhub` there first")
 
 
 def in_short(error: object) -> str:
@@ -158,7 +178,9 @@ def dump_postgresql(url: str, target: IO[bytes]) -> None:
 
     Raises DatabaseError.
     """
-    _postgresql("pg_dump", url, ["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=10s"], stdout=target)
+    _postgresql(
+        "pg_dump", url, ["--format=custom", "--no-owner", "--no-privileges", "--lock-wait-timeout=10s", f"--exclude-table={LEASE_TERMS}"], stdout=target
+    )
 
 
 def restore_postgresql(url: str, source: IO[bytes]) -> None:
@@ -170,8 +192,18 @@ def restore_postgresql(url: str, source: IO[bytes]) -> None:
     _postgresql("psql", url, ["--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1"], input=EMPTY + sql, stdout=subprocess.DEVNULL)
 
 
-EMPTY = b"""
+def require_no_other_hub(url: str) -> None:
+    """Raise DatabaseError where the hub of another machine uses the database of PostgreSQL's at `url` (SQLAlchemy's form), serving or not."""
+    found = _postgresql("psql", url, ["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", f"--command={HUBS}"], stdout=subprocess.PIPE)
+    require_one_hub(set(found.decode().split()), "the database")
+
+
+# No hub begins meanwhile, and one that has lost its lease for a moment will see that somebody else has written.
+EMPTY = f"""
 DO $$ DECLARE name text; BEGIN
+    SET LOCAL lock_timeout = '10s';
+    PERFORM pg_advisory_xact_lock({LEASE_KEY});
+    IF to_regclass('{LEASE_TERMS}') IS NOT NULL THEN PERFORM nextval('{LEASE_TERMS}'); END IF;
     FOR name IN SELECT quote_ident(tablename) FROM pg_tables WHERE schemaname = 'public' AND tableowner = current_user LOOP
         EXECUTE 'DROP TABLE public.' || name || ' CASCADE';
     END LOOP;
@@ -180,7 +212,7 @@ DO $$ DECLARE name text; BEGIN
         EXECUTE 'DROP TYPE public.' || name || ' CASCADE';
     END LOOP;
 END $$;
-"""
+""".encode()
 
 
 def _postgresql(program: str, url: str | None, options: list[str], **streams: Any) -> bytes:

@@ -14,6 +14,8 @@ from .handlers import in_place_of
 IDLE = "because it was idle"
 OLD = "because it had reached the age limit"
 MAINTENANCE = "for maintenance"
+# A server of the machine {}, whose hub another one's has taken over from.
+LOST = "Your server ran on {}, a machine that is out of service now, and is gone with it. Your files are kept: you can start a new server."
 
 
 def at(moment: datetime) -> str:

@@ -21,7 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.types import TypeDecorator
 
 from . import accounts, files
-from .database import DatabaseError, deadlines, in_short, require_database, snapshot, sqlite_file
+from .database import HUBS, DatabaseError, deadlines, in_short, require_database, require_one_hub, snapshot, sqlite_file
 from .database_url import called
 from .paths import STATE
 
@@ -91,10 +91,11 @@ def _is_one_file(*urls: str) -> bool:
 
 
 def _lock(connection: Connection, name: str, why: str) -> None:
-    """Let no other move be at work in the same database of PostgreSQL's until the transaction ends. Raises DatabaseError."""
+    """Let no other move be at work in the same database of PostgreSQL's until the transaction ends, and no other hub use it. Raises DatabaseError."""
     connection.execute(sqlalchemy.text(f"SET LOCAL lock_timeout = '{LOCKED}'"))
     if not connection.scalar(sqlalchemy.text(f"SELECT pg_try_advisory_xact_lock({KEY})")):
         raise DatabaseError(f"{name} {why}")
+    require_one_hub(set(connection.scalars(sqlalchemy.text(HUBS))), name)
 
 
 # -- The source ----------------------------------------------------------------------------------------------------------------------

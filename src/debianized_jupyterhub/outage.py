@@ -36,6 +36,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 ROOM = 1 << 16  # bytes beside an SQLite database that the hub's start needs for its journal
 TELL = "Please tell your administrator. Notebooks that run keep running."
 LATER = "Please try again in a minute. Notebooks that run keep running."
+AWAY = f"The hub's database does not answer. {LATER}"
 
 
 class Trouble(NamedTuple):
@@ -55,7 +56,7 @@ def trouble(error: BaseException, url: str) -> Trouble | None:
         line = f"no room for the hub's database: `df {STATE}` shows the disk ({said})"
         return Trouble(f"There is no room left on the hub's disk. {TELL}", line, False)
     if isinstance(error, InvalidRequestError) and "no further SQL" in said:  # where nobody has taken back what could not be committed
-        return Trouble(f"The hub's database does not answer. {LATER}", f"a transaction of the hub's was cut off at its end, and is taken back ({said})", True)
+        return Trouble(AWAY, f"a transaction of the hub's was cut off at its end, and is taken back ({said})", True)
     if not of_database:
         return None
     if path and "is locked" in said:
@@ -68,7 +69,7 @@ def trouble(error: BaseException, url: str) -> Trouble | None:
         return None
     where = sqlalchemy.make_url(url).render_as_string(hide_password=True)
     passes = "FATAL" not in said or any(words in said for words in PASSING)
-    return Trouble(f"The hub's database does not answer. {LATER}", f"the database {where} does not answer: {said}", passes)
+    return Trouble(AWAY, f"the database {where} does not answer: {said}", passes)
 
 
 def with_deadlines(url: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -197,10 +198,12 @@ class Lookout:
 
     async def current(self) -> state.State:
         """Return what the hub is, by a look at its database that is not older than LATELY seconds."""
+        if self.app.held and not self.app.held.valid and state.now().name == state.READY:
+            return state.State(state.DEGRADED, AWAY)
         if state.now().name in (state.READY, state.DEGRADED) and time.monotonic() - self._seen > self.LATELY:
             done, _ = await asyncio.wait([self._look()], timeout=self.ANSWER)
             if not done and state.now().name == state.READY:
-                return state.State(state.DEGRADED, f"The hub's database does not answer. {LATER}")
+                return state.State(state.DEGRADED, AWAY)
         return state.now()
 
 

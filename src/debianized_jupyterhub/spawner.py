@@ -5,6 +5,7 @@ import contextlib
 import os
 import secrets
 import signal
+import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from sudospawner import SudoSpawner
 from . import accounts
 from .authenticator import SudoersPolicy
 from .culling import activity_interval
-from .endings import at
+from .endings import LOST, at
 from .gate import SESSIONS, GateError, ask, ask_helper, starting
 from .paths import SERVERS
 from .record import Actor, record_failed_stop, record_stop
@@ -85,8 +86,8 @@ class GateSpawner(SudoSpawner):
 
     The server it starts is no child of the hub, so it outlives the hub; what is
     kept of it in the database is its process id and ``started``, the proof that
-    the process is still the one that was started; later ``ended``, the sentence
-    (endings.py) that says who has stopped it, until it is started again.
+    the process is still the one that was started, and its ``machine``; later ``ended``,
+    the sentence (endings.py) that says who has stopped it, until it is started again.
 
     It listens on a unix socket that the gate binds, in a folder where nobody but the
     hub can make or remove anything, under a name that is never used again; where the
@@ -102,6 +103,7 @@ class GateSpawner(SudoSpawner):
     stopped_by: Actor | None = None  # who has asked the hub for it
     not_stopped = ""  # why it still runs after a stop
     _half_started = False
+    _lost = ""
     _watcher: asyncio.Task | None = None
 
     def load_state(self, state: dict) -> None:
@@ -109,12 +111,14 @@ class GateSpawner(SudoSpawner):
         self.started = state.get("started", "")
         self.socket_name = state.get("socket", "")
         self.ended = state.get("ended", "")
+        if state.get("machine", socket.gethostname()) != socket.gethostname():  # the hub of that one has started it (lease.py)
+            self.ended = self._lost = LOST.format(state["machine"])
         self._half_started = state.get("starting", False)
 
     def get_state(self) -> dict:
         state = super().get_state()
         if self.pid:
-            state["started"] = self.started
+            state["started"], state["machine"] = self.started, socket.gethostname()
             if self.socket_name:
                 state["socket"] = self.socket_name
         if self.ended:
@@ -343,7 +347,10 @@ class GateSpawner(SudoSpawner):
                 self.log.warning("Ending %s, which an earlier hub was starting", self._log_name)
                 await self._signal(signal.SIGTERM)
                 self.clear_state()
-            return await super().poll()
+            status = await super().poll()
+            if status is None and self.ended == self._lost:  # the machine has another name now
+                self.ended = ""
+            return status
         except GateError as error:
             self.log.error("Cannot see whether the server of %s runs: %s", self._log_name, error)
             return None

@@ -7,6 +7,7 @@ starting   Starting                     is on its way
 starting   Starting again after: LINE   is on its way once more, since it failed because of LINE
 ready      Ready                        answers, and can use its database
 degraded   Degraded: LINE               cannot use its database, and goes on by itself when it can
+standby    Standby: LINE                waits until another machine's hub ends, and answers nobody (lease.py)
 failed     Failed: LINE                 has ended because of LINE; systemd tries again
 stopped    Stopped                      ends, or does not run
 =========  ===========================  ===========================================================
@@ -21,7 +22,7 @@ from .journal import plain
 from .paths import FAILED_FILE
 from .sockets import notify
 
-STARTING, READY, DEGRADED, FAILED, STOPPED = "starting", "ready", "degraded", "failed", "stopped"
+STARTING, READY, DEGRADED, STANDBY, FAILED, STOPPED = "starting", "ready", "degraded", "standby", "failed", "stopped"
 
 
 class State(NamedTuple):
@@ -76,10 +77,10 @@ def of_unit(unit: dict[str, str]) -> State:
     """Return what the hub is by properties of its unit (ActiveState and StatusText, as systemctl prints them). The name is "" where nothing says it."""
     word, _, line = plain(unit.get("StatusText", "")).partition(": ")
     name = word.partition(" ")[0].lower()
-    name = name if name in (STARTING, READY, DEGRADED, FAILED, STOPPED) else ""
+    name = name if name in (STARTING, READY, DEGRADED, STANDBY, FAILED, STOPPED) else ""
     match unit.get("ActiveState"):
         case "inactive" | "failed" | "deactivating":
             return State(STOPPED, line=line if name == FAILED else "")
-        case "activating" if name not in (STARTING, DEGRADED, FAILED):  # a word of the process before, or none yet
+        case "activating" if name not in (STARTING, DEGRADED, STANDBY, FAILED):  # a word of the process before, or none yet
             return State(STARTING)
     return State(name, line=line)

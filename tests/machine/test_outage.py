@@ -111,3 +111,15 @@ def test_damaged_database_is_told(machine, hub):
     finally:
         machine.sh(f"systemctl stop jupyterhub; cp -p /root/kept.sqlite {DATABASE}; systemctl start jupyterhub")
     assert hub.answers()
+
+
+def test_second_hub_is_refused(machine, hub):
+    """One that somebody starts by hand, say; the first goes on."""
+    pid = machine.pid_of("jupyterhub")
+    like_it = ["User=jupyterhub", "WorkingDirectory=/var/opt/jupyterhub", "EnvironmentFile=/etc/jupyterhub/proxy.env"]
+    command = ["systemd-run", "--quiet", "--pipe", "--wait", *(f"--property={each}" for each in like_it), "jupyterhub-launcher", "hub"]
+    second = machine.run(*command, check=False)
+    assert second.returncode == 1
+    said = f"jupyterhub: the database {DATABASE} is in use by another hub (process {pid} of {machine.sh('hostname')}): stop that"
+    assert said in second.stdout + second.stderr
+    assert hub.answers() and machine.pid_of("jupyterhub") == pid

@@ -191,6 +191,70 @@ def test_nightly_backup_reaches_it(machine, hub, alice):
     assert (newest["label"], newest["database"]) == ("timer", "postgresql")
 
 
+# -- Another hub, which psql is here (two machines: test_pair.py) ------------------------------------------------------------------------
+
+KEY = int.from_bytes(b"jupyter")
+END_LEASE = "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory' AND granted"
+AS_OTHER = "runuser -u jupyterhub -- env 'PGAPPNAME=jupyterhub other 1' psql --quiet --no-psqlrc --host=/run/postgresql jupyterhub"
+
+
+@pytest.fixture
+def other(machine):
+    """A function that has a hub of the machine `other` do some SQL and stay connected."""
+
+    def connect(*statements):
+        machine.run("systemd-run", "--quiet", "--unit=other-hub", "sh", "-c", f'(echo "{"; ".join(["SELECT 1", *statements])};"; exec sleep 600) | {AS_OTHER}')
+
+    yield connect
+    machine.sh("systemctl stop other-hub 2>/dev/null || true")
+
+
+def test_lease_that_nobody_else_had_goes_on(machine, hub, alice):
+    pid = machine.pid_of("jupyterhub")
+    machine.sh(f'{PSQL} "{END_LEASE}"')
+    wait_for(lambda: "has its lease on the database again" in machine.journal("-u", "jupyterhub", f"_PID={pid}"), "the hub has its lease again", timeout=20)
+    assert machine.pid_of("jupyterhub") == pid and token_is_good(hub, alice)
+
+
+def test_hub_starts_anew_where_another_had_the_lease(machine, hub, alice):
+    """What it knows may not be true any more."""
+    pid = machine.pid_of("jupyterhub")
+    machine.sh(f'{PSQL} "SELECT nextval(\'jupyterhub_terms\')" -c "{END_LEASE}"')
+    wait_for(lambda: machine.pid_of("jupyterhub") not in (0, pid), "another hub runs", timeout=20)
+    assert "another hub has had the lease on the database meanwhile" in machine.journal("-p", "err", "-u", "jupyterhub", f"_PID={pid}")
+    wait_for(hub.answers, "the hub answers", timeout=30)
+    assert is_kept(hub, alice)
+
+
+def test_hub_stands_by_while_another_serves(machine, hub, alice, other):
+    other(END_LEASE, f"SELECT pg_advisory_lock({KEY})")
+    line = "the hub of other serves"
+    wait_for(lambda: machine.property("jupyterhub", "StatusText") == f"Standby: {line}", "the hub stands by", timeout=30)
+    assert hub.ready().json() == {"state": "standby", "reason": "The hub of this machine stands by: another one serves."}
+    status = machine.run("jupyterhub-ctl", "status")
+    assert re.search(f"^state: +standby: {line}$", status.stdout, re.M)
+    refused = machine.run("jupyterhub-ctl", "sessions", check=False)
+    assert (refused.returncode, refused.stderr) == (3, f"jupyterhub-ctl: the hub of this machine stands by, {line}: give the command there\n")
+    assert f"the hub stands by: {line}" in machine.run("jupyterhub-ctl", "verify", "hub", check=False).stdout
+    pid = machine.pid_of("jupyterhub")
+    machine.sh("systemctl stop other-hub")
+    wait_for(hub.answers, "the hub takes over", timeout=30)
+    assert machine.pid_of("jupyterhub") == pid and is_kept(hub, alice)
+
+
+def test_database_of_two_hubs_is_not_replaced(machine, hub, alice, other):
+    """The other one would go on with what it knows, or take over while the copy is made."""
+    made = machine.run("jupyterhub-ctl", "backup").stdout.strip()
+    other()
+    wait_for(lambda: machine.sh(f"{PSQL} \"SELECT 1 FROM pg_stat_activity WHERE application_name = 'jupyterhub other 1'\""), "it is connected")
+    pid = machine.pid_of("jupyterhub")
+    for command in (["restore", made], ["database", "move", "sqlite:////var/opt/jupyterhub/moved.sqlite"]):
+        refused = machine.run("jupyterhub-ctl", *command, check=False)
+        assert (refused.returncode, refused.stderr.count("\n")) == (11, 1), refused.stderr
+        assert "is used by the hub of other, too: `systemctl stop jupyterhub` there first" in refused.stderr
+    assert machine.pid_of("jupyterhub") == pid and hub.answers()
+
+
 @pytest.fixture
 def down(machine, hub, alice):
     """The server of the database does not run; alice's notebook server does."""

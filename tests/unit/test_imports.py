@@ -23,6 +23,7 @@ LEVELS = (
         "handlers",
         "hardened",
         "idle",
+        "lease",
         "notices",
         "outage",
         "record",

@@ -42,7 +42,7 @@ from ..archive import (
     unpacked,
     write,
 )
-from ..database import DatabaseError, dump_postgresql, restore_postgresql, sqlite_file
+from ..database import DatabaseError, dump_postgresql, require_no_other_hub, restore_postgresql, sqlite_file
 from ..defaults import COOKIE_SECRET
 from ..paths import (
     BACKUPS,
@@ -78,6 +78,7 @@ PENDING = FOLDER / ".restore"  # what a restore that has begun puts in place
 OWN = "own.json"  # beside what is unpacked: the places where root puts it
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
+STREAM = Path("-")  # standard input or output
 # What is saved besides the database and the cookie secret.
 PLACES = [CONFIG, DEFAULTS, SUDOERS, USER_RULES, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}"]
 OF_THE_PROXY = [PROXY_ENV, DEFAULTS]  # what it is started with
@@ -87,20 +88,27 @@ SYSTEMD = os.path.isdir("/run/systemd/system")
 @click.command()
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--label", default="manual", help="What it is made for: a part of its name.", metavar="WORD")
-def backup(file: Path | None, label: str) -> None:
+@click.option("--without-database", is_flag=True, help="What a second hub of the same database needs: `restore` leaves the database alone then.")
+def backup(file: Path | None, label: str, without_database: bool) -> None:
     """Save configuration, secrets and database in one archive.
 
-    Without FILE it goes to /var/backups/jupyterhub, where the newest JUPYTERHUB_BACKUPS (/etc/default/jupyterhub) of each label are kept.
+    Without FILE it goes to /var/backups/jupyterhub, where the newest JUPYTERHUB_BACKUPS (/etc/default/jupyterhub) of each label are kept; with -, to
+    standard output.
     """
     require_root()
     if not re.fullmatch(r"[a-z0-9]+", label):
         raise click.BadParameter("letters a to z and digits", param_hint="--label")
     if label != "manual" and _keep() == 0:
         return
+    if without_database and not file:
+        raise click.MissingParameter("it is no backup of this hub", param_type="argument", param_hint="FILE")
+    if file == STREAM:
+        _to_stdout(label, without_database)
+        return
     if file:
         require_no_service(file)
     with alone():
-        made = _save(label, file.absolute() if file else None)
+        made = _save(label, file.absolute() if file else None, without_database=without_database)
     click.echo(made)
 
 
@@ -126,7 +134,7 @@ def backups(as_json: bool) -> None:
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--continue", "go_on", is_flag=True, hidden=True)
 def restore(file: Path | None, go_on: bool) -> None:
-    """Put back what the backup FILE holds: a path, or a name that `backups` lists.
+    """Put back what the backup FILE holds: a path, a name that `backups` lists, or - for standard input.
 
     The state that it replaces is saved first, with the label "restore". The hub is away meanwhile, notebooks keep running.
     """
@@ -137,20 +145,25 @@ def restore(file: Path | None, go_on: bool) -> None:
         return
     if not file:
         raise click.MissingParameter(param_type="argument", param_hint="FILE")
-    if not file.exists() and (FOLDER / file).exists():
+    if file != STREAM and not file.exists() and (FOLDER / file).exists():
         file = FOLDER / file
-    with alone():
+    asked = "standard input" if file == STREAM else file
+    with alone(), explained(FOLDER), tempfile.TemporaryDirectory(prefix=WORK, dir=FOLDER) as work:
         _put_in_place()  # of one that was interrupted
+        if file == STREAM:
+            file = Path(work, "standard input")
+            with open(file, "xb") as archive:
+                shutil.copyfileobj(sys.stdin.buffer, archive)
         before, manifest = _replace(file)
-    click.echo(f"restored {file}; the state before it is {before}")
-    if manifest.host != socket.gethostname():
+    click.echo(f"restored {asked}; the state before it is {before}")
+    if manifest.host != socket.gethostname() and manifest.database != "none":
         click.echo(f"it is from {manifest.host}: logins and tokens in it are now those of this machine's accounts of the same names", err=True)
 
 
 # -- Saving ------------------------------------------------------------------------------------------------------------------------
 
 
-def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
+def _save(label: str, file: Path | None, damaged_too: bool = False, without_database: bool = False) -> Path:
     """Write a backup, read it back, and give it its name; return that. With `damaged_too`, a corrupt database is taken as it is.
 
     Raises Failure; nothing of it is left then.
@@ -173,7 +186,8 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
         )
         held = {path: content for each in hubs for path, content in _hubs_file(each, manifest).items()}
         database = Path(work) / "database"
-        _save_database(settings["db_url"], manifest, database, damaged_too)
+        if not without_database:
+            _save_database(settings["db_url"], manifest, database, damaged_too)
         archive = Path(work) / "archive"
         write(archive, manifest, database if manifest.database != "none" else None, held)
         os.rename(archive, target)
@@ -181,6 +195,16 @@ def _save(label: str, file: Path | None, damaged_too: bool = False) -> Path:
     if not file:
         _forget_old(label)
     return target
+
+
+def _to_stdout(label: str, without_database: bool) -> None:
+    """Write a backup to standard output. Raises Failure."""
+    if sys.stdout.isatty():
+        raise Failure("standard output is a terminal: name a file, or what reads it: `jupyterhub-ctl backup - | ...`")
+    with alone(), explained(FOLDER), tempfile.TemporaryDirectory(prefix=WORK, dir=FOLDER) as work:
+        with open(_save(label, Path(work, "archive"), without_database=without_database), "rb") as archive:
+            shutil.copyfileobj(archive, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 def _own_places() -> list[str]:
@@ -291,8 +315,10 @@ def _replace(file: Path) -> tuple[Path, Manifest]:
         work = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         try:
             manifest = _unpack(file, work)
+            if manifest.database == "postgresql" and (url := _settings()["db_url"]).startswith("postgresql"):
+                require_no_other_hub(url)
             with stopped(*_to_stop(manifest)) as running:
-                before = _save("restore", None, damaged_too=True)
+                before = _save("restore", None, damaged_too=True, without_database=manifest.database == "none")
                 os.rename(work, PENDING)
                 files.sync_folder(FOLDER)
         finally:

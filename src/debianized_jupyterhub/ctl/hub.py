@@ -6,8 +6,9 @@ import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
-from .. import files
+from .. import files, state, units
 from ..paths import CTL_FILE
+from .command import properties
 from .common import Failure, HubDown, require_root
 
 
@@ -92,7 +93,8 @@ def _access() -> dict[str, str]:
         access = json.loads(files.read(CTL_FILE))
         return {key: str(access[key]) for key in ("url", "token", "package")}
     except FileNotFoundError:
-        raise HubDown(down) from None
+        now = state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
+        raise HubDown(f"the hub of this machine stands by, {now.line}: give the command there" if now.name == state.STANDBY else down) from None
     except OSError as error:  # the folder is the hub's, which could have put anything in the file's place
         raise HubDown(f"{CTL_FILE}: {error.strerror}: `systemctl restart jupyterhub`") from None
     except (ValueError, KeyError, TypeError):

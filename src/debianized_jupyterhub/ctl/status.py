@@ -83,7 +83,9 @@ def look() -> dict[str, Any]:
         problem = error.message
     now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
     state["state"] = now.name or None if problem else now.name or hub_state.READY  # a hub from before the states does not say it
-    if problem or now.line:
+    if now.name == hub_state.STANDBY:
+        state["serves"] = now.line
+    elif problem or now.line:
         state["problem"] = now.line or problem
     if problem and now.name != hub_state.DEGRADED:
         state["hub"] = None
@@ -97,14 +99,14 @@ def status(as_json: bool) -> None:
     """Show at a glance what runs, since when, for whom, and whether a restart is due. Exit code 3: not all of it runs."""
     require_root()
     state = look()
-    up = state["state"] == hub_state.READY and "problem" not in state and all(unit == "active" for unit in state["units"].values())
+    up = state["state"] in (hub_state.READY, hub_state.STANDBY) and "problem" not in state and all(unit == "active" for unit in state["units"].values())
     if as_json:
         click.echo(json.dumps(state, indent=2))
         sys.exit(0 if up else HubDown.exit_code)
     versions = ", ".join(f"{count} of {version}" for version, count in state["server_versions"].items())
     for key, value in {
         "units": ", ".join(f"{name} {'running' if unit == 'active' else unit}" for name, unit in state["units"].items()),
-        "state": state["state"],
+        "state": f"{state['state']}: {state['serves']}" if "serves" in state else state["state"],
         "problem": state.get("problem"),
         "installed": state["installed"],
         "hub": state["hub"],

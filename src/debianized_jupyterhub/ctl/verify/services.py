@@ -272,7 +272,9 @@ def hub() -> Findings:
         what = f"the hub does not answer at {host}:{port} ({error})"
         raise Failed(what, "nobody can log in or start a server", f"journalctl -u jupyterhub -n 30; then {RESTART}") from None
     now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
-    if now.name == hub_state.DEGRADED:
+    if now.name == hub_state.STANDBY:
+        yield Warned(f"the hub stands by: {now.line}", "on this machine nobody can log in now", "nothing is wrong; it serves when the other one has ended")
+    elif now.name == hub_state.DEGRADED:
         yield Warned(f"the hub is degraded: {now.line}", "nobody can log in or start a server", "the hub goes on by itself when that is fixed")
     elif status not in (200, 404):  # the latter: a hub from before that address
         yield Failed(f"the hub answers with status {status}", "it is not well", f"journalctl -u jupyterhub -n 30; then {RESTART}")
