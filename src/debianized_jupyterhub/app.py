@@ -163,6 +163,8 @@ class Hub(JupyterHub):
             await super().cleanup()
         except SQLAlchemyError as error:  # a hub without its database would never end
             self.log.error("What was not in the database yet is lost: %s", in_short(error))
+        if self.held:
+            self.held.leave()
 
     async def initialize(self, *arguments: Any, **options: Any) -> None:
         self.log.addFilter(self.last_error)

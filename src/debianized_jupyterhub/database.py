@@ -29,8 +29,8 @@ DEADLINES = {"connect_timeout": 10, "keepalives_idle": 10, "keepalives_interval"
 LEASE_KEY = int.from_bytes(b"jupyter")  # of an advisory lock; they are each database's own
 LEASE_TERMS = "jupyterhub_terms"  # a sequence
 HUB_SESSIONS = "jupyterhub"  # with which the application_name of a hub's sessions begins, in pg_stat_activity
-HUBS = f"""SELECT split_part(application_name, ' ', 2) FROM pg_stat_activity
-WHERE datname = current_database() AND application_name LIKE '{HUB_SESSIONS} %'"""
+IS_HUB = f"left(application_name, {len(HUB_SESSIONS) + 1}) = '{HUB_SESSIONS} '"
+HUBS = f"SELECT split_part(application_name, ' ', 2) FROM pg_stat_activity WHERE datname = current_database() AND {IS_HUB}"
 
 
 class DatabaseError(Exception):

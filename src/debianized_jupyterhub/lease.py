@@ -12,7 +12,8 @@ A sequence counts the terms: a hub that gets its lease again after an interrupti
 anew to read what the other has written.
 
 A hub that starts takes a lease that is free. One that has stood by waits until it was free for GRACE seconds: the other one's restart is shorter, and
-notebook servers of that machine are known to its hub alone. Who had not renewed it to the end will not be back that soon, and is not waited for.
+notebook servers of that machine are known to its hub alone. Who had not renewed it to the end will not be back that soon, and who is stopped says so
+(Lease.leave): these are not waited for.
 
 SQLite has one machine. A lock beside the file keeps a second hub away, started by hand or on a machine with the same disk: it does not start.
 """
@@ -32,25 +33,27 @@ from sqlalchemy import event
 from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from . import outage, ports, state
-from .database import HUB_SESSIONS, LEASE_KEY, LEASE_TERMS, hub_session, in_short, sqlite_file
+from . import outage, ports, state, units
+from .database import HUB_SESSIONS, HUBS, IS_HUB, LEASE_KEY, LEASE_TERMS, hub_session, in_short, sqlite_file
 
 LEASE = 4  # seconds after which PostgreSQL gives the lease of a silent hub away
 GUARD = 3  # seconds after which that hub has stopped
 RENEWAL = 1  # seconds between two renewals
-GRACE = 5  # seconds; a hub is at this point some 2 s after the end of the one before
+GRACE = 8  # seconds; a hub is at this point some 2 s after the end of the one before, more on a machine that has much to do
 LOOK = 0.5  # seconds between two looks of a hub that stands by
 PATIENCE = 2000  # milliseconds for the end of each session of another hub
+COUNT_OTHERS = f"SELECT count(*) FROM ({HUBS}) AS hubs (machine) WHERE machine <> %s"
 OLDEST = 14  # PostgreSQL, for idle_session_timeout
 HOLDER = f"""SELECT coalesce(a.application_name, ''), host(a.client_addr), coalesce(extract(epoch FROM clock_timestamp() - a.state_change), 0)::float
 FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 AND l.classid = {LEASE_KEY >> 32} AND l.objid = {LEASE_KEY & 0xFFFFFFFF}"""
 END_OTHERS = f"""SELECT count(pg_terminate_backend(pid, {PATIENCE})) FROM pg_stat_activity
-WHERE datname = current_database() AND usename = current_user AND application_name LIKE '{HUB_SESSIONS} %%' AND application_name <> %s"""
+WHERE datname = current_database() AND usename = current_user AND {IS_HUB} AND application_name <> %s"""
 
 STANDS_BY = "The hub of this machine stands by: another one serves."
 OURS = hub_session()
+LEAVES = f"{' '.join(OURS.split()[:2])} leaves"  # the name of the session with the lease, at the end of a hub that is not restarted
 
 
 class Lost(Exception):
@@ -76,7 +79,7 @@ class Holder(NamedTuple):
     @property
     def comes_back(self) -> bool:
         """Is it worth to wait a moment for it?"""
-        return self.machine != socket.gethostname() and self.silent < GUARD
+        return self.machine != socket.gethostname() and self.silent < GUARD and not self.session.endswith(" leaves")
 
 
 def now() -> float:
@@ -152,6 +155,8 @@ class Lease:
         self._term = 0
         self._until = -math.inf  # now() up to which the hub may use the database
         self._other: Holder | None = None  # whom this hub has stood by for
+        self._leaving = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     # -- Before the hub reads anything ---------------------------------------------------------------------------------------------
 
@@ -178,7 +183,7 @@ class Lease:
         if self._other:
             self._log.warning("The hub of %s has ended: this one serves now", self._other)
             state.enter(state.STARTING, state.IS_STARTING)
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._keeper.start()
         return True
 
     def _stand_by(self, holder: Holder) -> None:
@@ -273,10 +278,14 @@ class Lease:
             connection.close()
             raise OperationalError("", None, Lost(f"the lease on it is with the hub of {Holder(*row)}" if row else "this hub has no lease on it"))
 
+    def leave(self) -> None:
+        """Let those that stand by know, at the end of a hub that is stopped and not restarted, that they need not wait."""
+        self._leaving.set()
+        self._keeper.join(GUARD)
+
     def _keep(self) -> None:
         """Renew the lease until the hub ends."""
-        while True:
-            time.sleep(RENEWAL)
+        while not self._leaving.wait(RENEWAL):
             asked = now()
             try:
                 self._ask("SELECT 1")
@@ -284,6 +293,10 @@ class Lease:
             except SQLAlchemyError as error:
                 self._log.error("The lease on the database is lost: %s", in_short(getattr(error, "orig", None) or error))
                 self._take_again()
+        with contextlib.suppress(SQLAlchemyError):
+            if self._ask(COUNT_OTHERS, OURS.split()[1]) and "stop" in ports.jobs(units.HUB):
+                self._ask("SELECT set_config('application_name', %s, false)", LEAVES)
+                time.sleep(LOOK + 0.2)  # until they have looked
 
     def _take_again(self) -> None:
         """Return once the hub has its lease again; end it where somebody else has it, or had it meanwhile."""

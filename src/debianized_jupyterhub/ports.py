@@ -93,6 +93,11 @@ def take_for(command: list[str], host: str, port: int) -> None:
     os.execvpe(command[0], command, {**os.environ, "LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid())})
 
 
+def jobs(unit: str) -> list[str]:
+    """Return the words of systemd's job for `unit`, among them what it is: stop, restart."""
+    return subprocess.run(["systemctl", "list-jobs", "--no-legend", unit], check=False, capture_output=True, text=True).stdout.split()
+
+
 def left(unit: str) -> None:
     """Tell the keeper, as ExecStopPost= of `unit`, whether its connections shall wait; SERVICE_RESULT is of systemd.exec(5).
 
@@ -101,12 +106,12 @@ def left(unit: str) -> None:
     if unit == units.HUB:
         with contextlib.suppress(OSError):
             os.unlink(CTL_FILE)  # its folder stays, for FAILED_FILE
-    jobs = subprocess.run(["systemctl", "list-jobs", "--no-legend", unit], check=False, capture_output=True, text=True).stdout.split()
+    waiting = jobs(unit)
     failed = os.environ.get("SERVICE_RESULT") in ("exit-code", "protocol")  # the latter: a good end before it was up
-    if "stop" in jobs:
+    if "stop" in waiting:
         enabled = subprocess.run(["systemctl", "is-enabled", unit], check=False, capture_output=True, text=True).stdout.strip()
         ask(**{"action": "release"} if enabled in ("disabled", "masked") else {"action": "left", "waits": False})
     elif failed:
-        ask(action="left", waits="restart" in jobs, state="failed", reason="The hub has ended with an error, and is started again.")
+        ask(action="left", waits="restart" in waiting, state="failed", reason="The hub has ended with an error, and is started again.")
     else:
         ask(action="left", waits=True)

@@ -346,7 +346,7 @@ def booted_again(pair, database):
 
 # Whoever stands by takes over without a pause: more changes, and nothing but the lease between the two.
 HASTY = """cd /opt/venvs/jupyterhub-servers/current/lib/python3*/site-packages/debianized_jupyterhub
-sed -i 's/^GRACE = .*/GRACE = 0/' lease.py; grep -q '^GRACE = 0$' lease.py; rm __pycache__/lease.*; systemctl restart jupyterhub"""
+sed -i 's/^GRACE = [0-9]*/GRACE = 0/' lease.py; grep -q '^GRACE = 0 ' lease.py; rm __pycache__/lease.*; systemctl restart jupyterhub"""
 
 
 def test_never_two(pair, database, booted_again):
