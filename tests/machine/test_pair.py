@@ -382,8 +382,9 @@ def test_never_two(pair, database, booted_again):
             wait_for(lambda: serves(pair.one) or serves(pair.other), "one of them serves", timeout=60)
             active = pair.one if serves(pair.one) else pair.other
             time.sleep(dice.uniform(0, 1))
-            active.sh(EVENTS[dice.choice(["stopped", "stopped", "hanging", "cut off"])])
-            time.sleep(dice.uniform(0, 6))  # perhaps it is back before its lease has ended
+            event = dice.choice(["stopped", "stopped", "hanging", "cut off"])
+            active.sh(EVENTS[event])
+            time.sleep(dice.uniform(0, 2) if event == "stopped" else dice.uniform(2, 7))  # perhaps it is back before its lease has ended
             active.sh("systemctl kill --signal=CONT jupyterhub; ip link set eth0 up; systemctl start --no-block jupyterhub")
     finally:
         done.set()
