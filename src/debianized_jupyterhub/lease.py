@@ -155,6 +155,7 @@ class Lease:
         self._term = 0
         self._until = -math.inf  # now() up to which the hub may use the database
         self._other: Holder | None = None  # whom this hub has stood by for
+        self._why = f"the lease on it was not renewed for {GUARD} s"  # that it may not; what the database or the system has said last
         self._leaving = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -263,7 +264,7 @@ class Lease:
 
     def _check(self, *_: object) -> None:
         if not self.valid:
-            raise OperationalError("", None, Lost(f"the lease on it was not renewed for {GUARD} s"))
+            raise OperationalError("", None, Lost(self._why))
 
     def _admit(self, connection: Any, _: object) -> None:
         """Close a new session again, and raise OperationalError, where the database says that the lease is not this hub's.
@@ -291,18 +292,19 @@ class Lease:
                 self._ask("SELECT 1")
                 self._until = asked + GUARD
             except SQLAlchemyError as error:
-                self._log.error("The lease on the database is lost: %s", in_short(getattr(error, "orig", None) or error))
+                self._why = in_short(getattr(error, "orig", None) or error)
+                self._log.error("The lease on the database is lost: %s", self._why)
                 self._take_again()
         with contextlib.suppress(SQLAlchemyError):
-            if self._ask(COUNT_OTHERS, OURS.split()[1]) and "stop" in ports.jobs(units.HUB):
+            if self._session and self._ask(COUNT_OTHERS, OURS.split()[1]) and "stop" in ports.jobs(units.HUB):
                 self._ask("SELECT set_config('application_name', %s, false)", LEAVES)
                 time.sleep(LOOK + 0.2)  # until they have looked
 
     def _take_again(self) -> None:
-        """Return once the hub has its lease again; end it where somebody else has it, or had it meanwhile."""
+        """Return once the hub has its lease again, or leaves; end it where somebody else has the lease, or had it meanwhile."""
         before = self._term
         while True:
-            with contextlib.suppress(SQLAlchemyError):
+            try:
                 self._open()
                 holder = self._holder()
                 if not holder and self._take():
@@ -312,7 +314,10 @@ class Lease:
                     self._end("another hub has had the lease on the database meanwhile")
                 if holder and holder.session != OURS:  # its own: a session that PostgreSQL has not ended yet
                     self._end(f"the hub of {holder} has taken over")
-            time.sleep(LOOK)
+            except SQLAlchemyError as error:
+                self._why = in_short(getattr(error, "orig", None) or error)
+            if self._leaving.wait(LOOK):
+                return
 
     def _end(self, line: str) -> None:
         """End the hub at once: what it knows is not true any more, and it has nothing to finish."""
