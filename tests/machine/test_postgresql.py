@@ -115,7 +115,7 @@ def test_setting_in_a_configuration_file_is_named(machine, before):
     machine.write(CONFIG, f"{SETTINGS}c.JupyterHub.db_url = 'sqlite:///{SQLITE}'\n")
     result = move(machine, THERE.format("jupyterhub"), check=False)
     machine.write(CONFIG, SETTINGS)
-    assert is_refused(machine, result, 1, f"{CONFIG}:4: c.JupyterHub.db_url is set there, where this command changes nothing: write its value into {FILE}")
+    assert is_refused(machine, result, 1, f"{CONFIG}:5: c.JupyterHub.db_url is set there, where this command changes nothing: write its value into {FILE}")
 
 
 @pytest.mark.slow
@@ -337,7 +337,7 @@ def test_hub_that_does_not_start_has_the_one_before(machine, hub, alice):
     result = move(machine, THERE.format("second"), check=False)
     machine.write(CONFIG, SETTINGS)
     assert result.returncode == 11 and result.stderr.count("\n") == 1
-    assert f"the hub does not start with postgresql+psycopg:///second?host=/run/postgresql ({CONFIG}:5: SystemExit" in result.stderr
+    assert f"the hub does not start with postgresql+psycopg:///second?host=/run/postgresql ({CONFIG}:6: SystemExit" in result.stderr
     assert f"): it has {NAMED} as before, and runs with that" in result.stderr
     assert hub.answers() and is_kept(hub, alice)
 
