@@ -279,18 +279,6 @@ def test_package_that_breaks_it_is_named(index, upgraded, alice):
     assert run(alice, "import answer; answer.value") == "43"
 
 
-@slow
-def test_site_without_layers(index, upgraded, alice):
-    """pip says so in one line."""
-    alice.stop()
-    index.sh("sed -i s/PERSONAL_PACKAGES=true/PERSONAL_PACKAGES=false/ /etc/default/jupyterhub; systemctl restart jupyterhub")
-    try:
-        alice.spawn()
-        assert "ERROR: Your own packages cannot be installed here: personal packages are switched off" in run(alice, "%pip install extra")
-    finally:
-        index.sh("sed -i s/PERSONAL_PACKAGES=false/PERSONAL_PACKAGES=true/ /etc/default/jupyterhub; systemctl restart jupyterhub")
-
-
 # -- What a notebook was run with --------------------------------------------------------------------------------------------------
 
 NOTE = "jupyterhub_environment"
@@ -453,6 +441,18 @@ def test_environment_removed_under_an_open_notebook(index, upgraded, alice, lab,
         idle(tab)
         run_first(tab, "1")
         expect(warnings(tab)).to_contain_text("orphan.ipynb was last run with revision 1 of gone, not with this kernel.", timeout=SLOW)
+
+
+@slow
+def test_site_without_layers(index, upgraded, alice):
+    """pip says so in one line. alice's server is another one from here on."""
+    alice.stop()
+    index.sh("sed -i s/PERSONAL_PACKAGES=true/PERSONAL_PACKAGES=false/ /etc/default/jupyterhub; systemctl restart jupyterhub")
+    try:
+        alice.spawn()
+        assert "ERROR: Your own packages cannot be installed here: personal packages are switched off" in run(alice, "%pip install extra")
+    finally:
+        index.sh("sed -i s/PERSONAL_PACKAGES=false/PERSONAL_PACKAGES=true/ /etc/default/jupyterhub; systemctl restart jupyterhub")
 
 
 # -- Bad input ---------------------------------------------------------------------------------------------------------------------
