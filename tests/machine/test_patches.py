@@ -326,16 +326,21 @@ def accepted_without_nagle(pid, port):
     return found
 
 
+@pytest.fixture(scope="module")
+def alice(machine, hub):
+    """A user without a server."""
+    machine.add_user("alice")
+    return hub.login("alice", "secret")
+
+
 @pytest.mark.slow  # upstreams change with tools/update-locks alone
-def test_kernel_websockets_do_not_wait_for_acknowledgements(machine, hub):
+def test_kernel_websockets_do_not_wait_for_acknowledgements(machine, hub, alice):
     """Where a server listens at a port, as with internal_ssl; a unix socket has nothing to wait for."""
     config = "/etc/jupyterhub/jupyterhub_config.d/80-tcp.py"
     code = "from debianized_jupyterhub.spawner import GateSpawner\nclass Tcp(GateSpawner):\n    on_unix_sockets = False\nc.JupyterHub.spawner_class = Tcp\n"
     machine.write(config, code)
     machine.sh("systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20)
-    machine.add_user("alice")
-    alice = hub.login("alice", "secret")
     alice.spawn()
     machine.sh(f"rm {config}; systemctl restart jupyterhub")
     wait_for(hub.answers, "the hub answers", timeout=20)
@@ -356,9 +361,8 @@ def test_quick_answer_is_not_lost(hub, headers):
     assert set(answers) == {403}  # the form has no _xsrf
 
 
-def test_page_that_connects_again_is_not_mixed_up_with_its_old_connection(hub):
+def test_page_that_connects_again_is_not_mixed_up_with_its_old_connection(alice):
     """Both end at once, the old one last, as it can be when the proxy restarts."""
-    alice = hub.login("alice", "secret")
     alice.spawn()
     kernel = alice.kernel()
     kernel.execute("x = 42")
