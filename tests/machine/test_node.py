@@ -90,7 +90,7 @@ class Job:
 
     def says(self):
         """What the job has said of itself, as the hub finds it in its comment."""
-        comment = f"JobId=1 Comment=jupyterhub:{self.tag}:"
+        comment = f"update JobId=1 Comment=jupyterhub:{self.tag}:"
         return next((line.removeprefix(comment) for line in self.machine.sh("cat /tmp/said || true").splitlines() if line.startswith(comment)), "")
 
     def start(self):
@@ -207,7 +207,7 @@ def test_change_to_jupyterhub_and_back(node, deb, node_deb):
 
     node.sh(f"{INSTALL} {ours}", timeout=300)
     assert node.sh("dpkg --verify jupyterhub-node; ls /usr/lib/systemd/system | grep jupyterhub || true") == ""
-    assert node.sh("pgrep --full '^/opt/venvs|python -I /usr/libexec/jupyterhub' || true") == ""
+    wait_for(lambda: node.sh("pgrep --full ^/opt/venvs || true") == "", "nothing of the hub's runs", timeout=20)
     node.sh("apt-get -qq -y purge jupyterhub", timeout=120)
     assert node.sh(f"dpkg --verify jupyterhub-node; test -e {TREES}/current/bin/jupyterhub-singleuser; test -e /etc/profile.d/jupyterhub.sh") == ""
     assert node.sh("systemctl --failed --no-legend --plain") == ""
