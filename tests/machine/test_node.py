@@ -84,7 +84,7 @@ class Job:
         machine.sh("install -d ~/.local/share/jupyterhub/jobs", user="alice")
         machine.run("sh", "-euc", f"echo {KEY} >~/.local/share/jupyterhub/jobs/{tag}.key; {first}", user="alice")
         machine.run(
-            *("systemd-run", "--quiet", f"--unit=job-{tag}", "--uid=alice", "--setenv=SLURM_JOB_ID=1", "--setenv=SLURMD_NODENAME=n2"),
+            *("systemd-run", "--quiet", "--collect", f"--unit=job-{tag}", "--uid=alice", "--setenv=SLURM_JOB_ID=1", "--setenv=SLURMD_NODENAME=n2"),
             *("/usr/libexec/jupyterhub/job-starter", tag, *(words or ("1", "6", "alice", ""))),
         )
 
