@@ -37,14 +37,19 @@ class DatabaseError(Exception):
     """The database cannot be used; the text is one line for humans: what, where and how to mend it."""
 
 
+def is_postgresql(url: str) -> bool:
+    """Is the database at `url` (SQLAlchemy's form) on PostgreSQL?"""
+    return url.startswith("postgresql")
+
+
 def deadlines(url: str) -> dict[str, int]:
     """Return DEADLINES for the database at `url` (SQLAlchemy's form), as far as it has none of its own; none for another kind than PostgreSQL."""
+    if not is_postgresql(url):
+        return {}
     import sqlalchemy  # it takes long
 
-    parsed = sqlalchemy.make_url(url)
-    if parsed.get_backend_name() != "postgresql":
-        return {}
-    return {name: value for name, value in DEADLINES.items() if name not in parsed.query}
+    query = sqlalchemy.make_url(url).query
+    return {name: value for name, value in DEADLINES.items() if name not in query}
 
 
 def hub_session() -> str:

@@ -34,7 +34,7 @@ from sqlalchemy.exc import OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from . import outage, ports, state, units
-from .database import HUB_SESSIONS, HUBS, IS_HUB, LEASE_KEY, LEASE_TERMS, hub_session, in_short, sqlite_file
+from .database import HUB_SESSIONS, HUBS, IS_HUB, LEASE_KEY, LEASE_TERMS, hub_session, in_short, is_postgresql, sqlite_file
 
 LEASE = 4  # seconds after which PostgreSQL gives the lease of a silent hub away
 GUARD = 3  # seconds after which that hub has stopped
@@ -85,11 +85,6 @@ class Holder(NamedTuple):
 def now() -> float:
     """Return seconds that also count while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def is_postgresql(url: str) -> bool:
-    """Is the database at `url` (SQLAlchemy's form) on PostgreSQL?"""
-    return sqlalchemy.make_url(url).get_backend_name() == "postgresql"
 
 
 def named(url: str, settings: dict[str, Any]) -> dict[str, Any]:

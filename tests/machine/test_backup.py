@@ -153,6 +153,8 @@ def test_packages_own_settings_stay_of_the_package(machine, hub, saved):
 def test_unusable_archive(machine, saved, make, said):
     machine.sh(make.replace("{saved}", saved))
     assert f"/root/bad.tar.gz {said}" in refused(machine, 9, "restore", "/root/bad.tar.gz")
+    result = machine.run("sh", "-c", "jupyterhub-ctl restore - </root/bad.tar.gz", check=False)
+    assert result.returncode == 9 and result.stderr.startswith(f"jupyterhub-ctl: standard input {said}")
 
 
 REWRITE = """

@@ -42,7 +42,7 @@ from ..archive import (
     unpacked,
     write,
 )
-from ..database import DatabaseError, dump_postgresql, require_no_other_hub, restore_postgresql, sqlite_file
+from ..database import DatabaseError, dump_postgresql, is_postgresql, require_no_other_hub, restore_postgresql, sqlite_file
 from ..defaults import COOKIE_SECRET
 from ..paths import (
     BACKUPS,
@@ -101,7 +101,7 @@ def backup(file: Path | None, label: str, without_database: bool) -> None:
     if label != "manual" and _keep() == 0:
         return
     if without_database and not file:
-        raise click.MissingParameter("it is no backup of this hub", param_type="argument", param_hint="FILE")
+        raise click.UsageError("--without-database needs a FILE, or -: what it makes is no backup of this hub")
     if file == STREAM:
         _to_stdout(label, without_database)
         return
@@ -154,7 +154,10 @@ def restore(file: Path | None, go_on: bool) -> None:
             file = Path(work, "standard input")
             with open(file, "xb") as archive:
                 shutil.copyfileobj(sys.stdin.buffer, archive)
-        before, manifest = _replace(file)
+        try:
+            before, manifest = _replace(file)
+        except Failure as failure:
+            raise type(failure)(failure.message.replace(str(file), str(asked))) from None
     click.echo(f"restored {asked}; the state before it is {before}")
     if manifest.host != socket.gethostname() and manifest.database != "none":
         click.echo(f"it is from {manifest.host}: logins and tokens in it are now those of this machine's accounts of the same names", err=True)
@@ -252,7 +255,7 @@ def _save_database(url: str, manifest: Manifest, copy: Path, damaged_too: bool) 
                 click.echo(f"jupyterhub-ctl: the state before has no database: {error}", err=True)
                 manifest.database = "none"
                 return
-    elif url.startswith("postgresql"):
+    elif is_postgresql(url):
         manifest.database = "postgresql"
         with open(copy, "xb") as stream:
             dump_postgresql(url, stream)
@@ -315,7 +318,7 @@ def _replace(file: Path) -> tuple[Path, Manifest]:
         work = Path(tempfile.mkdtemp(prefix=WORK, dir=FOLDER))
         try:
             manifest = _unpack(file, work)
-            if manifest.database == "postgresql" and (url := _settings()["db_url"]).startswith("postgresql"):
+            if manifest.database == "postgresql" and is_postgresql(url := _settings()["db_url"]):
                 require_no_other_hub(url)
             with stopped(*_to_stop(manifest)) as running:
                 before = _save("restore", None, damaged_too=True, without_database=manifest.database == "none")
