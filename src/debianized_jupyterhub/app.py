@@ -127,12 +127,12 @@ class Hub(JupyterHub):
         if impossible := self.cannot_work(self.proxy):
             raise SystemExit(": ".join(impossible[0][1:]))
         if self._has_jobs():
-            from .jobs import in_short  # here, since hubs without jobs of Slurm do without
+            from .jobs import without_traceback  # here, since hubs without jobs of Slurm do without
 
             # The file is read at each request and may be changed at any time: a hub that restarts at night does not stay down for it.
             for file, line, what, mend in profiles.mistakes():
                 self.log.error("%s: %s: %s", f"{file}:{line}" if line else file, what, mend)
-            self.log.addFilter(in_short)
+            self.log.addFilter(without_traceback)
         # A proxy of the site's own, or one with certificates of ours, takes TCP: docs/architecture.md, "Sockets".
         ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
         kept = ours and not self.proxy.should_start and self.proxy.api_url.startswith("http+unix:")

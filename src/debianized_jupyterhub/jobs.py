@@ -36,7 +36,7 @@ OWN_PAUSE = 5  # seconds between questions that are asked as the user, each of w
 UNREACHABLE = "Servers on other machines than the hub's cannot be had yet. Ask your administrator."
 
 
-def in_short(record: logging.LogRecord) -> bool:
+def without_traceback(record: logging.LogRecord) -> bool:
     """Take the traceback from what the log says of a start that was refused (a filter of logging): JupyterHub adds one where a form asked for it."""
     if record.exc_info and isinstance(record.exc_info[1], SpawnException):
         record.msg, record.args, record.exc_info = f"{record.getMessage()}: {record.exc_info[1]}", (), None
