@@ -256,14 +256,20 @@ def through_haproxy(pair, database):
     return Hub(offloader.BASE, str(database.directory / "authority.pem"))
 
 
-def test_haproxy_leads_to_the_one_that_serves(pair, database, through_haproxy):
-    settle(pair)
-    hub = through_haproxy
+def at_work(hub):
+    """Return alice (HubUser), and her kernel, which keeps a variable."""
     wait_for(hub.answers, "the hub answers through HAProxy", timeout=20)
     alice = hub.login("alice", "secret")
     alice.spawn()
     kernel = alice.kernel()
     kernel.execute("kept = 42")
+    return alice, kernel
+
+
+def test_haproxy_leads_to_the_one_that_serves(pair, database, through_haproxy):
+    settle(pair)
+    hub = through_haproxy
+    alice, kernel = at_work(hub)
     with Prober(alice, "/user/alice/api/status") as probe:
         pair.one.sh("systemctl restart jupyterhub")
         wait_for(lambda: serves(pair.one), "the hub serves again", timeout=30)
@@ -298,6 +304,7 @@ def test_keepalived_moves_the_address(pair, database):
             pair.one.sh(EVENTS[event])
             print(f"{event}, by keepalived: {until_login_page(hub):.1f} s")
             assert is_at(pair.other)
+            alice.session.close()  # its connections lead to the other machine
             assert alice.get("/hub/home").ok
             settle(pair)
             wait_for(lambda: is_at(pair.one) and not is_at(pair.other), "the address is back", timeout=30)
@@ -312,11 +319,7 @@ def test_rolling_upgrade(pair, deb, through_haproxy, tmp_path_factory):
     newer = repack(deb, tmp_path_factory.mktemp("newer"), add_migration)
     packages = {machine: machine.push(newer) for machine in (pair.other, pair.one)}
     hub = through_haproxy
-    wait_for(hub.answers, "the hub answers through HAProxy", timeout=20)
-    alice = hub.login("alice", "secret")
-    alice.spawn()
-    kernel = alice.kernel()
-    kernel.execute("kept = 42")
+    alice, kernel = at_work(hub)
     with Prober(HubUser(hub.base, "nobody", hub.verify), "/hub/login") as probe, Prober(alice, "/user/alice/api/status") as notebook:
         for machine, package in packages.items():
             machine.run("apt-get", "-qq", "-y", "install", package, timeout=300)
