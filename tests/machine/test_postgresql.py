@@ -227,7 +227,10 @@ def test_hub_starts_anew_where_another_had_the_lease(machine, hub, alice):
 
 
 def test_hub_stands_by_while_another_serves(machine, hub, alice, other):
-    other(END_LEASE, f"SELECT pg_advisory_lock({KEY})")
+    other(f"SELECT pg_advisory_lock({KEY})")  # it waits, and so has the lease before the hub can take it again
+    waiting = "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    wait_for(lambda: machine.sh(f'{PSQL} "{waiting}"'), "the other one waits for the lease")
+    machine.sh(f'{PSQL} "{END_LEASE}"')
     line = "the hub of other serves"
     wait_for(lambda: machine.property("jupyterhub", "StatusText") == f"Standby: {line}", "the hub stands by", timeout=30)
     assert hub.ready().json() == {"state": "standby", "reason": "The hub of this machine stands by: another one serves."}
