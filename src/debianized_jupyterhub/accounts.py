@@ -2,6 +2,7 @@
 
 import grp
 import pwd
+from collections.abc import Iterable
 
 HUB = "jupyterhub"
 PROXY = "jupyterhub-proxy"
@@ -45,3 +46,14 @@ def group_name(gid: int) -> str:
         return grp.getgrgid(gid).gr_name
     except KeyError:
         return str(gid)
+
+
+def group_names(gids: Iterable[int]) -> set[str]:
+    """Return the names of groups, as os.getgrouplist has their numbers; those without a name are left out."""
+    names = set()
+    for gid in gids:
+        try:
+            names.add(grp.getgrgid(gid).gr_name)
+        except KeyError:
+            continue
+    return names

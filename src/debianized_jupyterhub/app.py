@@ -126,7 +126,7 @@ class Hub(JupyterHub):
         super().init_proxy()
         if impossible := self.cannot_work(self.proxy):
             raise SystemExit(": ".join(impossible[0][1:]))
-        if self._has_jobs():
+        if self.has_jobs():
             from .jobs import without_traceback  # here, since hubs without jobs of Slurm do without
 
             # The file is read at each request and may be changed at any time: a hub that restarts at night does not stay down for it.
@@ -183,12 +183,13 @@ class Hub(JupyterHub):
         for log in (self.log, app_log, logging.getLogger("asyncio")):
             log.addFilter(outage.Brief(self))
 
-    def _has_jobs(self) -> bool:
+    def has_jobs(self) -> bool:
+        """Return whether servers may be jobs of Slurm's."""
         return issubclass(self.spawner_class, GateSpawner) and self.spawner_class.in_jobs
 
     async def init_spawners(self) -> int:
         self.up = asyncio.Event()  # what goes on with starts waits for it
-        if self._has_jobs():
+        if self.has_jobs():
             from .jobs import go_on_with_starts
 
             go_on_with_starts(self)
@@ -200,7 +201,7 @@ class Hub(JupyterHub):
         remove_stale_sockets(self.db)
         moving.settle(self.db)
         self.up.set()
-        if self._has_jobs():
+        if self.has_jobs():
             from .job_records import Undelivered
 
             self._again_and_again("cancels", Undelivered(self).deliver, 10)

@@ -5,7 +5,6 @@ mediator as the user.
 """
 
 import errno
-import grp
 import os
 import pwd
 import re
@@ -17,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from . import job_words, profiles
-from .accounts import exists
+from .accounts import exists, group_names
 from .paths import PROFILES
 
 PATIENCE = 25  # seconds for a program of Slurm's, which waits for slurmctld
@@ -117,13 +116,7 @@ def groups_of(user: str) -> set[str]:
         numbers = os.getgrouplist(user, pwd.getpwnam(user).pw_gid)
     except (KeyError, OSError):
         return set()
-    names = set()
-    for number in numbers:
-        try:
-            names.add(grp.getgrgid(number).gr_name)
-        except KeyError:  # one without a name
-            continue
-    return names
+    return group_names(numbers)
 
 
 def profiles_of(request: dict[str, Any], _mediate: Mediate) -> dict[str, Any]:

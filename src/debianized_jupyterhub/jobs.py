@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from jupyterhub import orm
 from jupyterhub.spawner import SpawnException
-from jupyterhub.utils import utcnow
+from jupyterhub.utils import fmt_ip_url, utcnow
 from traitlets import default
 
 from . import job_link, job_words
@@ -145,8 +145,7 @@ class JobSpawner(GateSpawner):
         except GateError as error:
             raise await self._refusal(str(error)) from None
         self.job.up = True
-        shown = f"[{self.job.address}]" if ":" in self.job.address else self.job.address
-        return f"http://{shown}:{self.job.port}"
+        return f"http://{fmt_ip_url(self.job.address)}:{self.job.port}"
 
     async def _submit(self, chosen: dict[str, Any], *, again: bool) -> None:
         """Have the job, and its number in the database: a new one, or `again` one that an earlier hub had asked for. Raises GateError."""

@@ -105,7 +105,6 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
 
     from . import profiles
     from .app import Hub
-    from .spawner import GateSpawner
 
     app = Hub()
     log = Collector()
@@ -130,7 +129,7 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
         return [_raised(error, Path(app.config_file).parent)], {}
     if impossible := [Problem("fatal", what, mend, *places.get(("JupyterHub", key), UNKNOWN)) for key, what, mend in app.cannot_work(proxy)]:
         return impossible, {}
-    if issubclass(app.spawner_class, GateSpawner) and app.spawner_class.in_jobs and (wrong := profiles.mistakes()):
+    if app.has_jobs() and (wrong := profiles.mistakes()):
         return [Problem("fatal", what, mend, file, line) for file, line, what, mend in wrong], {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
     facts = {name: getattr(app, name) for name in FACTS} | {"db_url_place": _set_elsewhere(app, places)}

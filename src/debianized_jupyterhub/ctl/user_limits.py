@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import culling
+from .. import accounts, culling
 from ..durations import NEVER, login_idle
 from ..paths import DEFAULTS
 from .command import stdout_of
@@ -90,12 +90,7 @@ def _of_hub(account: pwd.struct_passwd) -> Iterator[dict[str, Any]]:
         limits, login = culling.limits(), login_idle()
     except SystemExit as error:
         raise Failure(str(error)) from None
-    names = []
-    for gid in os.getgrouplist(account.pw_name, account.pw_gid):
-        try:
-            names.append(grp.getgrgid(gid).gr_name)
-        except KeyError:
-            continue
+    names = accounts.group_names(os.getgrouplist(account.pw_name, account.pw_gid))
     if idle := limits.idle_in(names):
         where = culling.GROUPS if any(limits.groups.get(name) == idle for name in names) else culling.IDLE
         yield _row("idle server", span(idle), f"{where} in {DEFAULTS}")
