@@ -185,17 +185,17 @@ def cancel(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
 
 def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
     """Answer with what Slurm knows of `jobs`, and of those of `users` alone; see `rows`. With `own`, the user is asked and not we."""
+    mark = secrets.token_hex(8)
+    layout = f"{mark}|{FIELDS}|{mark}"
     if "own" in request:
-        mark = secrets.token_hex(8)
-        answer = mediate({"action": "jobs", "user": request["own"], "format": f"{mark}|{FIELDS}|{mark}"})
+        answer = mediate({"action": "jobs", "user": request["own"], "format": layout})
         if not answer["ok"]:
             raise explained(answer["error"])
         return {"jobs": placed(rows(answer["text"], mark, [request["own"]]), request)}
     jobs = [int(number) for number in request["jobs"]]
-    mark = secrets.token_hex(8)
     # Of all jobs: asked for one that it does not know, it would say nothing of the others.
     users = [user for user in request["users"] if exists(user)]  # squeue would refuse all for one that it does not know
-    text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", SQUEUE_FORMAT=f"{mark}|{FIELDS}|{mark}") if users else ""
+    text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", SQUEUE_FORMAT=layout) if users else ""
     found = {number: row for number, row in rows(text, mark, request["users"]).items() if number in jobs}
     return {"jobs": placed(found, request)}
 

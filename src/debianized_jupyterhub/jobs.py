@@ -320,9 +320,7 @@ class JobSpawner(GateSpawner):
             return await super().poll()
         if self._over:
             return 0
-        if self._linked:
-            return None
-        if job.number is None:
+        if self._linked or job.number is None:
             return None
         if job.control:
             with contextlib.suppress(OSError):
