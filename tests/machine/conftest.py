@@ -6,7 +6,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
 import harness
 import pytest
@@ -57,14 +56,7 @@ def base(suite, deb, say):
 @pytest.fixture(scope="session")
 def installed(site, base, deb, say):
     """The layers of a server on which `apt install ./jupyterhub_*.deb` was run."""
-    started = time.monotonic()
-    machine = site.machine("installed", base).boot()
-    machine.run("apt-get", "-qq", "-y", "install", machine.push(deb), timeout=300)
-    machine.sh("rm /root/*.deb; apt-get clean")
-    machine.power_off()
-    machine.unmount()
-    say(f"installed {deb.name} on a fresh server in {time.monotonic() - started:.0f} s")
-    return [machine.upper, base]
+    return [harness.with_package(site, base, deb, say), base]
 
 
 @contextlib.contextmanager
@@ -79,6 +71,7 @@ def _topics_machine(request, lowers):
     machine = site.machine(pathlib.Path(request.node.name).stem.replace("_", "-"), *lowers).boot()
     with machine.network():
         if packages:
+            machine.sh(getattr(request.module, "BEFORE_PACKAGES", ":"))
             machine.run("apt-get", "-qq", "-y", "-o", "APT::Install-Recommends=true", "install", *packages, timeout=900)
         yield machine
     site.discard(machine)

@@ -440,10 +440,10 @@ class Site:
         assert not left, f"the harness left behind: {', '.join(left)}"
 
 
-def cached(path, what, make, say):
+def cached(path, what, make, say, days=7):
     """Return the directory `path` of the cache; where it is not there, let `make(new)` fill the empty directory `new`, which becomes it.
 
-    `say(what)` is called before that. Directories beside it with the same name up to the last `-` go when nobody has used them for a week.
+    `say(what)` is called before that. Directories beside it with the same name up to the last `-` go when nobody has used them for `days`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.parent / f".{path.name}.lock", "w") as lock:
@@ -451,7 +451,7 @@ def cached(path, what, make, say):
         if not path.exists():
             say(f"{what}, in {path} (once)")
             for old in path.parent.glob(f"{path.name.rpartition('-')[0]}-*"):
-                if old.stat().st_mtime < time.time() - 7 * 24 * 3600:  # another run may be using a younger one
+                if old.stat().st_mtime < time.time() - days * 24 * 3600:  # another run may be using a younger one
                     shutil.rmtree(old)
             new = path.parent / f"{path.name}.new"
             shutil.rmtree(new, ignore_errors=True)
@@ -554,6 +554,25 @@ def downloads(base, packages, say):
             raise HarnessError(f"cannot fetch {' '.join(packages)}: {(done.stderr or done.stdout).strip()}")
 
     return cached(base.parent / f"{base.name}+{key}", f"fetching {' '.join(packages)}", make, say)
+
+
+def with_package(site, base, deb, say):
+    """Return the cached layer on `base` (Path) of a server on which `apt install ./DEB` was run: one for all processes and runs that test this `deb` (Path).
+
+    Raises CommandFailed.
+    """
+    digest = hashlib.sha256(deb.read_bytes()).hexdigest()[:12]
+
+    def make(layer):
+        machine = site.machine("installed", base).boot()
+        machine.run("apt-get", "-qq", "-y", "install", machine.push(deb), timeout=300)
+        machine.sh("rm /root/*.deb; apt-get clean")
+        machine.power_off()
+        machine.unmount()
+        subprocess.run(["mv", str(machine.upper), str(layer)], check=True)  # also to another file system, with overlayfs' own attributes
+        site.discard(machine)
+
+    return cached(base.parent / f"{base.name}+installed-{digest}", f"installing {deb.name} on a fresh server", make, say, days=1) / "upper"
 
 
 def python_of(deb):
