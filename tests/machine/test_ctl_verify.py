@@ -53,7 +53,7 @@ class Fault(NamedTuple):
     words: tuple  # what it says: the fault, and the remedy
     mend: str  # shell
     status: str = "failed"
-    slow: bool = False  # it takes long, or stops what others need to be seen
+    slow: bool = False  # it takes long, stops what others need to be seen, or is a further cause of what a check says and would need a run of its own
 
 
 def config(text):
@@ -215,6 +215,7 @@ FAULTS = [
         "package-files",
         ["/usr/libexec/jupyterhub/sudospawner", "--reinstall jupyterhub"],
         *moved("/usr/libexec/jupyterhub/sudospawner"),
+        slow=True,
     ),
     fault(
         "tree of new servers lost",
@@ -265,6 +266,7 @@ FAULTS = [
         [f"{CONFIG}:2", "start_timeout", "give it a value"],
         config("c = get_config()\\nc.Spawner.start_timeout = 'long'\\n"),
         f"rm {CONFIG}",
+        slow=True,
     ),
     fault(
         "misspelt setting",
@@ -278,6 +280,7 @@ FAULTS = [
         "configuration",
         [DEFAULTS, "JUPYTERHUB_BIND_URL", "http://ADDRESS:PORT/PATH"],
         *edit(DEFAULTS, "s,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=8000,"),
+        slow=True,
     ),
     fault(
         "network to be closed without nftables",
@@ -411,6 +414,7 @@ FAULTS = [
         ["has schema 4dc2d5a8c53c", "JUPYTERHUB_AUTO_MIGRATION"],
         f"cp -p {DATABASE} /root/kept; " + sql("UPDATE alembic_version SET version_num = '\\''4dc2d5a8c53c'\\''").replace("'\\''", "\\x27"),
         f"cat /root/kept >{DATABASE}; rm /root/kept",
+        slow=True,
     ),
     # What all notebook servers read
     fault(
@@ -527,8 +531,16 @@ FAULTS = [
         f"{ONLY_ROOT[1]}; {PAM_ACCESS[1]}",
     ),
     fault("account expired", "people", ["alice: ", "expired", "chage -E -1 alice"], "chage -E 2020-01-01 alice", "chage -E -1 alice", status="warning"),
-    fault("password expired", "people", ["alice: ", "passwd alice"], "chage -d 0 alice", "chage -d $(date +%F) alice", status="warning"),
-    fault("account locked", "people", ["alice: its password is locked", "passwd --unlock alice"], "usermod -L alice", "usermod -U alice", status="warning"),
+    fault("password expired", "people", ["alice: ", "passwd alice"], "chage -d 0 alice", "chage -d $(date +%F) alice", status="warning", slow=True),
+    fault(
+        "account locked",
+        "people",
+        ["alice: its password is locked", "passwd --unlock alice"],
+        "usermod -L alice",
+        "usermod -U alice",
+        status="warning",
+        slow=True,
+    ),
     fault(
         "account without a shell",
         "people",
@@ -536,6 +548,7 @@ FAULTS = [
         "usermod -s /usr/sbin/nologin alice",
         "usermod -s /bin/bash alice",
         status="warning",
+        slow=True,
     ),
     # The address that browsers know; test_offloaders.py has those for which a web server is needed
     fault(
@@ -576,12 +589,14 @@ FAULTS = [
         ["does not run", "/etc/systemd/system/jupyterhub-proxy.service.d/50-site.conf"],
         f"{BREAKS_PROXY[0]}; systemctl restart jupyterhub-proxy || true",
         f"{BREAKS_PROXY[1]}; systemctl restart jupyterhub-proxy jupyterhub",
+        slow=True,
     ),
     fault(
         "hub with a drop-in that takes its program away",
         "jupyterhub.service",
         ["systemd cannot use jupyterhub.service", "ExecStart", "/etc/systemd/system/jupyterhub.service.d/50-site.conf", "systemd-analyze verify"],
         *drop_in("jupyterhub.service", "[Service]\nExecStart="),
+        slow=True,
     ),
     fault(
         "spawner socket masked",

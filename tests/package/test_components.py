@@ -13,6 +13,11 @@ VENV = "/opt/venvs/jupyterhub"
 SBOM = "/usr/share/jupyterhub/sbom.cdx.json"
 
 
+@pytest.fixture(params=["package", pytest.param("node", marks=pytest.mark.slow)])  # debian/sbom writes both, the node's about fewer files
+def either(request):
+    return request.getfixturevalue(request.param)
+
+
 @pytest.fixture
 def sbom(either):
     return json.loads(either.head[SBOM])
