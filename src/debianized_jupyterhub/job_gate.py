@@ -78,17 +78,17 @@ def explained(said: str, profile: str = "") -> Refused:
     return Refused(f"Slurm refused: {last}. {ADMINISTRATOR}", f"Slurm says: {last}")
 
 
-def run(*command: str, **variables: str) -> str:
-    """Run a program of Slurm's as this account, with `variables` in its environment; return what it prints. Raises Refused."""
+def run(*command: str, patience: float = PATIENCE, **variables: str) -> str:
+    """Run a program of Slurm's as this account, for `patience` seconds, with `variables` in its environment; return what it prints. Raises Refused."""
     environment = {"PATH": "/usr/bin:/bin", "SLURM_TIME_FORMAT": "%s", "LC_ALL": "C.UTF-8", **variables}
     try:
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=PATIENCE, env=environment
+            command, check=False, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL, timeout=patience, env=environment
         )
     except OSError as error:
         raise explained(f"{command[0]} is not installed" if error.errno == errno.ENOENT else f"{command[0]}: {error.strerror}") from None
     except subprocess.TimeoutExpired:
-        raise explained(f"{command[0]} did not answer within {PATIENCE} s") from None
+        raise explained(f"{command[0]} did not answer within {patience:g} s") from None
     if done.returncode != 0:
         raise explained(done.stderr or done.stdout or f"exit status {done.returncode}")
     return done.stdout

@@ -7,6 +7,9 @@ start    args (list), env (dict)       port (int), at which the server will list
                                        hub has connected to; one that runs already is ended first
 look                                   running (bool), port
 stop                                   running, port: the server is asked to end
+usage                                  memory (bytes), cpu (seconds since its start), version (str or null) of
+                                       the server with its kernels and terminals; nothing of these where none
+                                       runs, or the starter is older than this
 =======  ============================  =====================================================================
 
 Answers have ``lacks`` (str), too: what the node does not have of the hub's machine, one line for humans, mostly "".

@@ -145,6 +145,7 @@ class JobSpawner(GateSpawner):
         except GateError as error:
             raise await self._refusal(str(error)) from None
         self.job.up = True
+        self.log.info("%s, job %s, runs on %s", self._log_name, self.job.number, self.job.node)
         return f"http://{fmt_ip_url(self.job.address)}:{self.job.port}"
 
     async def _submit(self, chosen: dict[str, Any], *, again: bool) -> None:

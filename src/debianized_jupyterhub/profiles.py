@@ -4,7 +4,9 @@ The spawner gate reads it at each request, and nobody else decides by it. The hu
 """
 
 import os
+import platform
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from .paths import PROFILES
 from .settings import place_of
 
 SETTING = "JUPYTERHUB_JOBS"
+NEEDED = (3, 13)  # of Python, for pre-shared keys (job_link.py)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 WORD = re.compile(r"[A-Za-z0-9_.@+-]+")  # of Slurm's: partitions, accounts
 CONSTRAINT = re.compile(r"[A-Za-z0-9_.&|,()\[\]*!=:+-]+")
@@ -198,7 +201,9 @@ def _range(key: str, value: str) -> Range:
 
 
 def mistakes() -> list[tuple[str, int | None, str, str]]:
-    """Return what is wrong with the site's file: (file, line, what, how to fix it)."""
+    """Return what is wrong with the site's file: (file, line, what, how to fix it); what jobs lack on this system comes first."""
+    if sys.version_info < NEEDED:
+        return [_too_old()]
     try:
         with open(PROFILES, encoding="utf-8") as file:
             found, wrong = parse(file.read())
@@ -210,3 +215,13 @@ def mistakes() -> list[tuple[str, int | None, str, str]]:
     if not found and not wrong:
         return [(PROFILES, None, "it has no profile", "write one, such as [small]")]
     return [(PROFILES, *mistake) for mistake in wrong]
+
+
+def _too_old() -> tuple[str, int | None, str, str]:
+    place = place_of(SETTING).partition(":")
+    try:
+        system = platform.freedesktop_os_release()["PRETTY_NAME"]
+    except (OSError, KeyError):
+        system = "this system"
+    what = f"{SETTING}: jobs need Python {'.'.join(map(str, NEEDED))}, and {system} has {platform.python_version()}"
+    return place[0], int(place[2]) if place[2] else None, what, "leave it empty; Debian 13 has what they need"

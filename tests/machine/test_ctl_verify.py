@@ -766,6 +766,22 @@ def test_one_check_alone(machine):
     assert refused.returncode == 2 and "'pan'" in refused.stderr and "pam-files" in refused.stderr
 
 
+def test_jobs_without_slurm(machine, suite):
+    """Asked for on a machine that has no Slurm, or whose Python lacks what they need."""
+    do, mend = edit(DEFAULTS, "s/^JUPYTERHUB_JOBS=.*/JUPYTERHUB_JOBS=beside/")
+    machine.sh(f"{do}; cp /usr/share/doc/jupyterhub/examples/profiles.conf /etc/jupyterhub/")
+    try:
+        code, results = verify(machine, "profiles")
+    finally:
+        machine.sh(f"{mend}; rm /etc/jupyterhub/profiles.conf")
+    (found,) = bad(results)
+    assert (code, found["status"]) == (5, "failed")
+    if suite[0] == "debian:bookworm":
+        assert found["name"] == "configuration" and "jobs need Python 3.13, and Debian GNU/Linux 12 (bookworm) has 3.11" in found["what"]
+    else:
+        assert found["what"] == "Slurm is not installed: there is no sbatch" and "apt install slurm-client" in found["mend"]
+
+
 # -- Output ------------------------------------------------------------------------------------------------------------------------
 
 

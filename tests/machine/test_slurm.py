@@ -169,6 +169,16 @@ def held(slurm):
     slurm.sh("scontrol update PartitionName=off State=DOWN")
 
 
+def ctl(machine, *arguments, **options):
+    return machine.run("jupyterhub-ctl", *arguments, **options)
+
+
+def verify(machine, *names):
+    """Return what is not well: (status, check, what, what follows, how to fix it)."""
+    lines = ctl(machine, "verify", *names, check=False).stdout.splitlines()
+    return [found for found in (line.split("\t") for line in lines) if found[0] not in ("passed", "skipped")]
+
+
 def restart(machine, hub, how="systemctl restart jupyterhub"):
     machine.sh(how)
     wait_for(hub.answers, "the hub answers again", timeout=20)
@@ -199,6 +209,26 @@ def test_short_path(slurm, alice):
     wait_for(lambda: not jobs(slurm), "the job is over")
     assert slurm.sh("ls ~alice/.local/share/jupyterhub/jobs; ls -d /tmp/jupyterhub-* || true") == ""
     assert "Slurm" not in alice.get("/hub/home").text  # she has stopped it herself
+
+
+def test_root_sees_a_job(slurm, alice):
+    """With jupyterhub-ctl: what it has and uses, and where its log is; it is stopped as any server."""
+    start(alice, "small", time="2h")
+    number = int(jobs(slurm).split()[0])
+    (row,) = json.loads(ctl(slurm, "sessions", "--json").stdout)
+    about = row["job"]
+    assert 7000 < about.pop("left") <= 7200 and about.pop("start")
+    assert about == {
+        "id": number, "profile": "small", "node": "localhost", "state": "RUNNING", "reason": None, "cpus": 1, "memory": 400 << 20, "gpus": None
+    }  # fmt: skip
+    assert 20 << 20 < row["memory"] < 400 << 20 and row["version"] == slurm.sh("dpkg-query --show --showformat='${Version}' jupyterhub")
+    shown = ctl(slurm, "sessions").stdout.split("\t")
+    assert shown[5].endswith(" of 400 MiB") and shown[8:] == [f"{number} RUNNING", "localhost", "1 h\n"]
+    assert "jobs:      1 run, 0 wait\n" in ctl(slurm, "status").stdout
+    logs = ctl(slurm, "logs", "alice")
+    assert re.search(r" server\[\d+\]: ", logs.stdout) and f"job {number}, runs on localhost" in logs.stdout and logs.stderr == ""
+    assert ctl(slurm, "stop", "alice").stdout == f"stopped the server of alice (job {number} on localhost)\n"
+    assert slurm.sh(f"{SERVER} || true") == ""
 
 
 @pytest.mark.slow
@@ -411,3 +441,117 @@ def test_mistakes_in_profiles_are_named(slurm, hub):
         assert hub.answers()
     finally:
         slurm.sh("mv /etc/jupyterhub/profiles.conf.good /etc/jupyterhub/profiles.conf")
+
+
+# -- jupyterhub-ctl ----------------------------------------------------------------------------------------------------------------
+
+
+def one_row(machine):
+    """Return the only row of `jupyterhub-ctl sessions`, and what it says beside it."""
+    said = ctl(machine, "sessions", "--json")
+    (row,) = json.loads(said.stdout)
+    return row, said.stderr
+
+
+@pytest.mark.slow
+def test_root_sees_a_job_that_waits(held, alice):
+    machine = held
+    number = waiting(machine, alice)
+    row, said = one_row(machine)
+    assert (row["job"]["id"], row["job"]["state"], row["job"]["reason"], row["job"]["left"]) == (int(number), "PENDING", "PartitionDown", None)
+    assert (row["memory"], row["job"]["memory"], said) == (None, 400 << 20, "")
+    assert f"{number} PENDING (PartitionDown)" in ctl(machine, "sessions").stdout
+    assert "jobs:      0 run, 1 wait\n" in ctl(machine, "status").stdout
+    assert f"the server of alice is job {number}, which has not begun" in ctl(machine, "logs", "alice").stderr
+    assert ctl(machine, "stop", "alice").stdout == f"stopped the server of alice (job {number})\n"
+    assert jobs(machine) == ""
+
+
+@pytest.mark.slow
+def test_root_sees_jobs_that_are_private(slurm, alice):
+    slurm.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
+    try:
+        start(alice, "small")
+        row, said = one_row(slurm)
+        assert row["job"]["state"] == "RUNNING" and said == ""
+    finally:
+        slurm.sh("sed -i /PrivateData/d /etc/slurm/slurm.conf; scontrol reconfigure")
+
+
+@pytest.mark.slow
+def test_owner_writes_into_roots_table(slurm, alice):
+    """A comment with lines, marks and colours makes no row and reaches no terminal; nor does a number of somebody else's job."""
+    start(alice, "small")
+    number = jobs(slurm).split()[0]
+    wild = "x\n1|root|RUNNING\n\x1b[31m" + f"jupyterhub:{'f' * 16}:80"
+    slurm.run("scontrol", "update", f"JobId={number}", f"Comment={wild}", user="alice")
+    row, _ = one_row(slurm)
+    assert row["job"]["state"] is None and row["job"]["reason"] == "the job of that number has not the hub's comment"
+    assert row["memory"] and "\x1b" not in ctl(slurm, "sessions").stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how, back", [("systemctl stop slurmctld", "systemctl start slurmctld"), ("pkill -STOP -x slurmctld", "pkill -CONT -x slurmctld")])
+def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back):
+    """No command waits for it longer than it must; what it could not be told, it is told later."""
+    machine = held
+    number = waiting(machine, alice)
+    machine.sh(how)
+    try:
+        row, said = one_row(machine)
+        assert row["job"]["id"] == int(number) and row["job"]["state"] is None
+        assert "this is what the hub knows: Slurm says: " in said and "scontrol ping" in said
+        assert re.search(r"jobs:      0 run, 1 wait: Slurm says: .*scontrol ping", ctl(machine, "status").stdout)
+        ((status, name, what, _, mend),) = verify(machine, "profiles")
+        assert (status, name) == ("failed", "slurm") and "Slurm does not answer" in what and "scontrol ping" in mend
+        stopped = ctl(machine, "stop", "alice", timeout=120).stdout
+        assert stopped.startswith(f"stopped the server of alice (job {number}); the hub keeps the cancel, and delivers it when Slurm answers. Slurm says: ")
+    finally:
+        machine.sh(back)
+    wait_for(lambda: machine.run("squeue", "--noheader", "--user=alice", check=False).stdout.strip() == "", "the job is over", timeout=90, every=1)
+
+
+@pytest.mark.slow
+def test_node_that_does_not_answer(slurm, alice):
+    """The starter is its user's, who may have halted it: the table comes all the same."""
+    start(alice, "small")
+    slurm.sh(f"kill -STOP $({STARTER})")
+    try:
+        row, said = one_row(slurm)
+        assert (row["job"]["state"], row["memory"], said) == ("RUNNING", None, "")
+    finally:
+        slurm.sh(f"kill -CONT $({STARTER})")
+
+
+@pytest.mark.slow
+def test_job_of_a_locked_account(held, alice):
+    """sudo does not let the hub cancel it any more, and root does; what else she has there is named."""
+    machine = held
+    number = waiting(machine, alice)
+    other = machine.run("sbatch", "--parsable", "--partition=off", "--chdir=/", "--output=/dev/null", "--wrap=true", user="alice").stdout.strip()
+    try:
+        said = ctl(machine, "user", "lock", "alice", timeout=120).stdout
+        assert f"stopped the server of alice (job {number}), whose cancel the hub could not deliver: root did" in said
+        assert "scancel --user=alice" in said
+        assert machine.sh("squeue --noheader --user=alice --format=%i") == other
+    finally:
+        ctl(machine, "user", "unlock", "alice")
+        machine.sh("scancel --user=alice")
+
+
+@pytest.mark.slow
+def test_verify_knows_what_slurm_has(slurm):
+    """Of the profiles of these tests, each that cannot be had; a program that is missing; all else is well."""
+    found = {(status, what.partition(" in /etc/")[0]): what for status, _, what, _, _ in verify(slurm, "profiles")}
+    assert set(found) == {("warning", "profile waiting"), ("failed", "profile lost"), ("failed", "profile huge")}
+    assert found["warning", "profile waiting"].endswith("partition off is down")
+    assert found["failed", "profile lost"].endswith("Slurm has no partition nowhere")
+    assert found["failed", "profile huge"].endswith("memory = 900G, but the largest node of partition main is 16000 MB")
+    slurm.sh("mv /usr/bin/sbatch /usr/bin/sbatch.away; cp /etc/jupyterhub/profiles.conf /root/; echo '[q]\nqos = low' >>/etc/jupyterhub/profiles.conf")
+    try:
+        ((status, name, what, _, mend),) = verify(slurm, "slurm")
+        assert (status, name, what) == ("failed", "slurm", "Slurm is not installed: there is no sbatch") and "apt install slurm-client" in mend
+        slurm.sh("mv /usr/bin/sbatch.away /usr/bin/sbatch")
+        assert [what for _, _, what, _, _ in verify(slurm, "profiles") if "whether Slurm has the QOS low" in what]
+    finally:
+        slurm.sh("[ ! -e /usr/bin/sbatch.away ] || mv /usr/bin/sbatch.away /usr/bin/sbatch; cp /root/profiles.conf /etc/jupyterhub/")

@@ -11,7 +11,7 @@ LEVELS = (
     {"ctl.index_build"},
     {"ctl.environment_archive", "ctl.verify"},
     {"ctl.environment_build"},
-    {"ctl.checked_tar", "ctl.uv"},
+    {"ctl.checked_tar", "ctl.jobs", "ctl.uv"},
     {"ctl.check_config", "ctl.command", "ctl.common", "ctl.hub", "ctl.processes", "ctl.sudoers"},
     {"authenticators"},
     {"app", "culler", "failing", "keeper", "preflight", "server_settings", "settings_check"},
@@ -71,6 +71,7 @@ LEVELS = (
         "sockets",
         "state",
         "units",
+        "usage",
         "watchdog",
     },
 )

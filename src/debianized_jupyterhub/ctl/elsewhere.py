@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import job_gate, job_words
 from ..journal import plain
 from ..paths import SESSION_SERVICE
+from . import jobs
 from .command import output, stdout_of
 
 CRON = Path("/var/spool/cron")
@@ -30,7 +32,7 @@ class Left(NamedTuple):
 
 def of(account: pwd.struct_passwd) -> list[Left]:
     """Return what an account has beside the hub."""
-    return [*_processes(account), *_timers(account), *_plans(account), *_units(account), _itself(account)]
+    return [*_processes(account), *_timers(account), *_plans(account), *_jobs(account), *_units(account), _itself(account)]
 
 
 def _processes(account: pwd.struct_passwd) -> Iterator[Left]:
@@ -105,6 +107,20 @@ def _plans(account: pwd.struct_passwd) -> Iterator[Left]:
             fields = [line.split(None, 6) for line in table.read_text(errors="replace").splitlines()]
             if any(len(words) > 5 and account.pw_name in (words[5], words[1] if words[0].startswith("@") else "") for words in fields):
                 yield Left(f"lines in {table} that run as it", f"editor {table}")
+
+
+def _jobs(account: pwd.struct_passwd) -> Iterator[Left]:
+    """Yield the jobs of Slurm's that the account has, with those of the hub's that it could not end."""
+    if not jobs.wanted():
+        return
+    how = f"scancel --user={shlex.quote(account.pw_name)}"
+    try:
+        seen = [job for job in jobs.ask([account.pw_name]).values() if job["state"] not in job_words.OVER]
+    except job_gate.Refused:
+        yield Left("jobs of Slurm's, which does not answer", how)
+        return
+    if seen:
+        yield Left(f"{len(seen)} job(s) of Slurm's", how)
 
 
 def _units(account: pwd.struct_passwd) -> Iterator[Left]:

@@ -68,10 +68,10 @@ class Hub:
         """Return how many users (int) the hub knows."""
         return self.request("GET", "/users", limit=1)[1]["_pagination"]["total"]
 
-    def user(self, name: str) -> dict[str, Any] | None:
+    def user(self, name: str, **query: object) -> dict[str, Any] | None:
         """Return the model (dict) of one user, None for one that the hub does not know."""
         try:
-            return self.request("GET", f"/users/{urllib.parse.quote(name, safe='')}")[1]
+            return self.request("GET", f"/users/{urllib.parse.quote(name, safe='')}", **query)[1]
         except HubRefused as refusal:
             if refusal.status != 404:
                 raise

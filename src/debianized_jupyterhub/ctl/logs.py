@@ -13,7 +13,9 @@ import click
 
 from .. import accounts, units
 from ..journal import plain
-from .common import Failure, NoSuchUser, require_root
+from . import jobs
+from .common import Failure, HubDown, NoSuchUser, require_root
+from .hub import Hub, HubRefused
 from .names import complete
 from .sudoers import require_name
 
@@ -28,7 +30,8 @@ FIELDS = "MESSAGE,_UID,_SYSTEMD_UNIT,_PID,JUPYTERHUB_USER,JUPYTERHUB_BY"
 def logs(name: str, since: str, follow: bool) -> None:
     """Show what NAME's notebook servers have said, and what the hub has about NAME: logins, refusals, starts, stops.
 
-    Requests that went well are left out: `journalctl -t jupyterhub-singleuser _UID=...` has them.
+    Requests that went well are left out: `journalctl -t jupyterhub-singleuser _UID=...` has them. Of a server that runs on another machine, as a job of
+    Slurm's, it says where its log is.
     """
     require_root()
     require_name(name)
@@ -36,6 +39,8 @@ def logs(name: str, since: str, follow: bool) -> None:
     with contextlib.suppress(KeyError):
         uid = pwd.getpwnam(name).pw_uid
     found, hubs_uid = False, _hubs_uid()
+    for line in _elsewhere(name, uid):
+        click.echo(f"jupyterhub-ctl: {line}", err=True)
     for entry in _entries(uid, hubs_uid, since, follow):
         if text := _line(entry, name, hubs_uid):
             found = True
@@ -44,6 +49,19 @@ def logs(name: str, since: str, follow: bool) -> None:
         raise NoSuchUser(f"{name}: the system knows no such account, and the journal has nothing about it since {since}: try --since=-30d")
     if not found:
         click.echo(f"jupyterhub-ctl: nothing about {name} since {since}", err=True)
+
+
+def _elsewhere(name: str, uid: int | None) -> Iterator[str]:
+    """Yield where the logs of a user's servers are which are jobs of Slurm's on other machines, or wait."""
+    servers: dict[str, Any] = {}
+    with contextlib.suppress(HubDown, HubRefused):
+        servers = (Hub().user(name) or {}).get("servers", {})
+    for server, model in servers.items():
+        job, what = jobs.known(model), f"the server {server!r}" if server else "the server"
+        if job and not job.control:
+            yield f"{what} of {name} is {job}, which has not begun: `squeue --job={job.number or ''}` says why"
+        elif job and not jobs.is_here(job):
+            yield f"{what} of {name} is {job}; its log is in the journal there: `journalctl -t {SERVER} _UID={uid}`"
 
 
 def _entries(uid: int | None, hubs_uid: int, since: str, follow: bool) -> Iterator[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """Which processes belong to a notebook server: those of its session."""
 
-import os
 from pathlib import Path
+
+from ..usage import family
 
 
 def session_of(pid: int) -> str | None:
@@ -25,10 +26,4 @@ def processes(pid: int) -> list[int]:
                 return [int(line) for line in Path(f"{root}{session}/cgroup.procs").read_text().split()]
             except OSError:
                 continue
-    found = [pid] if os.path.exists(f"/proc/{pid}") else []
-    for parent in found:
-        try:
-            found += [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-        except OSError:
-            continue
-    return found
+    return family(pid)

@@ -1,61 +1,23 @@
 """jupyterhub-ctl sessions, stop: the notebook servers that run."""
 
 import datetime
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from ..paths import TREES
+from .. import job_gate, usage
+from . import jobs
 from .common import Failure, NoServer, NoSuchUser, show
 from .hub import Hub, HubRefused
 from .names import complete
 from .processes import processes, session_of
 
-TICKS = os.sysconf("SC_CLK_TCK")
+SLURM = 45  # seconds that the hub has for a cancel (job_records.SLURM)
 AT_A_TIME = 8  # servers that `stop --all` waits for; the hub needs time for its pages, too
-
-
-def memory(pids: Iterable[int]) -> int:
-    """Return the memory of the processes together in bytes; what they share counts once in all (PSS, proc_pid_smaps_rollup(5))."""
-    total = 0
-    for pid in pids:
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # it has ended meanwhile
-            continue
-        total += sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
-    return total
-
-
-def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time that the processes and their ended children have used, in seconds (proc_pid_stat(5))."""
-    total = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += sum(int(field) for field in fields[11:15])
-    return total / TICKS
-
-
-def version(pids: Iterable[int]) -> str | None:
-    """Return the package's version (str) whose files the server runs from, None if it cannot be seen."""
-    for pid in pids:
-        for name in ("cmdline", "maps"):
-            try:
-                text = Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
-            except OSError:
-                continue
-            if f"{TREES}/" in text:
-                return text.partition(f"{TREES}/")[2].partition("/")[0]
-    return None
 
 
 def seconds_since(stamp: str | None) -> int | None:
@@ -66,35 +28,73 @@ def seconds_since(stamp: str | None) -> int | None:
     return max(0, int((datetime.datetime.now(datetime.UTC) - moment).total_seconds()))
 
 
-def running(hub: Hub, measure: float = 0.5) -> list[dict[str, Any]]:
-    """Return all running servers (list of dict, see COLUMNS) of `hub` (Hub), which are looked at for `measure` seconds for their use of the processor."""
-    rows = []
-    for user in hub.users(state="active"):
-        for name, server in user["servers"].items():
-            pid = (server.get("state") or {}).get("pid")
-            pids = processes(pid) if pid else []
-            rows.append(
-                {
-                    "user": user["name"],
-                    "server": name or None,
-                    "since": server["started"],
-                    "idle": seconds_since(server["last_activity"]),
-                    "memory": memory(pids),
-                    "version": version(pids),
-                    "url": server["url"],
-                    "state": server["pending"] or ("ready" if server["ready"] else "not ready"),
-                    "pid": pid,
-                    "session": (session_of(pid) or "").rpartition("/")[2] or None if pid else None,
-                    "pids": pids,
-                }
-            )
-    before = [cpu_seconds(row["pids"]) for row in rows]
-    started = time.monotonic()
-    time.sleep(measure if rows else 0)
-    for row, used in zip(rows, before, strict=True):
-        elapsed = time.monotonic() - started
-        row["cpu"] = max(0.0, round(100 * (cpu_seconds(row.pop("pids")) - used) / elapsed, 1)) if elapsed else 0.0
-    return rows
+def running(hub: Hub, measure: float = 0.5) -> tuple[list[dict[str, Any]], str]:
+    """Return all running servers (list of dict, see COLUMNS) of `hub` (Hub), which are looked at for `measure` seconds for their use of the processor,
+    and why Slurm has said nothing of those that are its jobs, "" where it has.
+    """
+    wanted: dict[str, Any] = {"include_stopped_servers": 1} if jobs.wanted() else {"state": "active"}  # whose user has none may have left one
+    rows = [row for user in hub.users(**wanted) for row in rows_of(user)]
+    with ThreadPoolExecutor(1) as threads:  # Slurm may keep us waiting
+        asked = threads.submit(ask_slurm, rows)
+        look_at(rows, measure)
+    return rows, asked.result()
+
+
+def rows_of(user: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each server of a user, by the hub's model of him: those that run, and those that he has left on nodes which do not answer."""
+    for name, server in user["servers"].items():
+        if not server.get("stopped"):
+            yield row_of(user["name"], name, server, jobs.known(server))
+        for job in jobs.left(server):
+            lost = {"started": None, "last_activity": None, "pending": "left", "url": server["url"]}
+            yield row_of(user["name"], name, lost, job)
+
+
+def row_of(user: str, name: str, server: dict[str, Any], job: jobs.Known | None) -> dict[str, Any]:
+    """Return the row of a server. What is not the hub's to know is None: `look_at` and `ask_slurm` fill it in, by ``known``, which does not stay in the row."""
+    pid = (server.get("state") or {}).get("pid")
+    return {
+        "user": user,
+        "server": name or None,
+        "since": server["started"],
+        "idle": seconds_since(server["last_activity"]),
+        "memory": None,
+        "version": None,
+        "url": server["url"],
+        "state": server["pending"] or ("ready" if server["ready"] else "not ready"),
+        "pid": pid,
+        "session": (session_of(pid) or "").rpartition("/")[2] or None if pid else None,
+        "cpu": 0.0,
+        "job": jobs.about(job, user, None) if job else None,
+        "known": job,
+    }
+
+
+def ask_slurm(rows: Iterable[dict[str, Any]]) -> str:
+    """Put what Slurm says into the rows of its jobs; return why it says nothing."""
+    mine = [row for row in rows if row["job"]]
+    try:
+        seen = jobs.ask({row["user"] for row in mine})
+    except job_gate.Refused as refused:
+        return refused.hint or str(refused)
+    for row in mine:
+        row["job"] = jobs.about(row["known"], row["user"], seen)
+    return ""
+
+
+def look_at(rows: Sequence[dict[str, Any]], measure: float) -> None:
+    """Put what servers use into their rows: of those on this machine by /proc, of jobs by what their starters say."""
+    here = [(row, processes(row["pid"])) for row in rows if row["pid"]]
+    away = [row for row in rows if row["known"] and row["known"].control]
+    before, started = [usage.cpu_seconds(pids) for _, pids in here], time.monotonic()
+    if away:
+        for row, said in zip(away, jobs.usage([row["known"] for row in away], measure), strict=True):
+            row.update(said)
+    time.sleep(max(0.0, measure - (time.monotonic() - started)) if here else 0)
+    for (row, pids), used in zip(here, before, strict=True):
+        row.update(memory=usage.memory(pids), version=usage.version(pids))
+        if measure:
+            row["cpu"] = max(0.0, round(100 * (usage.cpu_seconds(pids) - used) / (time.monotonic() - started), 1))
 
 
 def span(seconds: int) -> str:
@@ -120,6 +120,7 @@ COLUMNS = {
     "version": "version",
     "url": "url",
 }
+JOB_COLUMNS = {"job": "job", "node": "node", "left": "time left"}
 
 
 @click.command()
@@ -128,27 +129,49 @@ def sessions(as_json: bool) -> None:
     """List the notebook servers that run.
 
     `idle` is the time since the hub heard of activity. `cpu` (100 is one processor) and `memory` are those of the server with its
-    kernels and terminals. `version` is the package's version whose files the server uses.
+    kernels and terminals. `version` is the package's version whose files the server uses. Of jobs of Slurm's, `memory` is what they use of what they have,
+    as their nodes say, and the last columns are Slurm's words.
     """
-    rows = running(Hub())
-    if not as_json:
-        for row in rows:
-            since = datetime.datetime.fromisoformat(row["since"]).astimezone() if row["since"] else None
-            row["since"] = f"{since:%Y-%m-%d %H:%M}" if since else None
-            row["idle"] = span(row["idle"]) if row["idle"] is not None else None
-            row["memory"] = size(row["memory"])
-    show(rows, COLUMNS, as_json)
+    rows, silent = running(Hub())
+    for row in rows:
+        del row["known"]  # it has the job's key
+    columns = {**COLUMNS, **JOB_COLUMNS} if jobs.wanted() or any(row["job"] for row in rows) else COLUMNS
+    show(rows if as_json else [in_words(row) for row in rows], columns, as_json)
+    if silent:
+        click.echo(f"jupyterhub-ctl: of jobs this is what the hub knows: {silent}", err=True)
+
+
+def in_words(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as people read it."""
+    since = datetime.datetime.fromisoformat(row["since"]).astimezone() if row["since"] else None
+    job = row["job"] or {}
+    use = size(row["memory"]) if row["memory"] is not None else None
+    granted = size(job["memory"]) if job.get("memory") else None
+    left = "left" if row["state"] == "left" else None
+    state = " ".join(filter(None, [str(job.get("id") or "?"), left, job.get("state"), job.get("reason") and f"({job['reason']})"]))
+    return {
+        **row,
+        "since": f"{since:%Y-%m-%d %H:%M}" if since else None,
+        "idle": span(row["idle"]) if row["idle"] is not None else None,
+        "memory": f"{use or '-'} of {granted}" if granted else use,
+        "job": state if job else None,
+        "node": job.get("node"),
+        "left": span(job["left"]) if job.get("left") is not None else None,
+    }
 
 
 def end(hub: Hub, user: str, name: str, timeout: int) -> str:
-    """Stop the server `name` of `user`, wait for its end for `timeout` seconds, return a line that says so. Raises NoSuchUser, NoServer, Failure."""
+    """Stop the server `name` of `user`, wait for its end for `timeout` seconds, return a line that says so. Raises NoSuchUser, NoServer, Failure.
+
+    A job's end may take another SLURM seconds: where its starter does not answer, or there is none yet, Slurm is asked.
+    """
     model = hub.user(user)
     if model is None:
         raise NoSuchUser(f"{user}: the hub knows no such user: `jupyterhub-ctl sessions` lists who has a server")
     what = f"the server {name!r} of {user}" if name else f"the server of {user}"
     if name not in model.get("servers", {}):
         raise NoServer(f"{user}: {'no server called ' + repr(name) if name else 'no server'} runs")
-    pid = (model["servers"][name].get("state") or {}).get("pid")
+    pid, job = (model["servers"][name].get("state") or {}).get("pid"), jobs.known(model["servers"][name])
     path = f"/users/{quote(user, safe='')}/server" + (f"s/{quote(name, safe='')}" if name else "")
     try:
         hub.request("DELETE", path)
@@ -158,12 +181,27 @@ def end(hub: Hub, user: str, name: str, timeout: int) -> str:
         left = (hub.user(user) or {}).get("servers", {}).get(name)
         if left and left["pending"] != "stop":  # else somebody else was quicker
             raise
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + timeout + (SLURM if job else 0)
     while name in (hub.user(user) or {}).get("servers", {}):
         if time.monotonic() > deadline:
-            raise Failure(f"{what} has not ended after {timeout} s: `systemctl status {pid}` shows it")
+            how = f"squeue --job={job.number}" if job else f"systemctl status {pid}"
+            raise Failure(f"{what} has not ended after {timeout + (SLURM if job else 0)} s: `{how}` shows it")
         time.sleep(0.2)
+    if job:
+        return f"stopped {what} ({job}){cancelled(hub, user, name, job)}"
     return f"stopped {what}" + (f" (process {pid})" if pid else "")
+
+
+def cancelled(hub: Hub, user: str, name: str, job: jobs.Known) -> str:
+    """Return what there is to say of a job whose server is stopped, "" where the hub has ended it. What it could not cancel, root tries to."""
+    server = (hub.user(user, include_stopped_servers=1) or {}).get("servers", {}).get(name) or {}
+    kept = (server.get("state") or {}).get("cancels")
+    if not isinstance(kept, list) or not any(isinstance(cancel, dict) and cancel.get("tag") == job.tag for cancel in kept):
+        return ""
+    try:
+        return ", whose cancel the hub could not deliver: root did" if jobs.delivered(job, user) else "; the hub cancels it once Slurm knows its number"
+    except job_gate.Refused as refused:
+        return f"; the hub keeps the cancel, and delivers it when Slurm answers. {refused.hint or refused}"
 
 
 def end_all(hub: Hub, timeout: int) -> None:

@@ -17,6 +17,7 @@ from .. import state as hub_state
 from ..egress import CLOSED
 from ..notices import MESSAGE, OFFLINE, planned_stop
 from ..paths import CONFIG, DEFAULTS, LIBEXEC, PROXY_MADE_OF
+from . import jobs
 from .command import properties, stdout_of
 from .common import HubDown, default_setting, require_root
 from .hub import Hub, HubRefused
@@ -63,6 +64,7 @@ def look() -> dict[str, Any]:
         "address": default_setting("JUPYTERHUB_BIND_URL"),
         "users": None,
         "servers": None,
+        "jobs": None,
         "server_versions": {},
         "offline": OFFLINE.read(),
         "stop_at": planned_stop(),
@@ -76,8 +78,9 @@ def look() -> dict[str, Any]:
     try:
         hub = Hub()
         state["hub"] = hub.package
-        servers = running(hub, measure=0)
-        state.update(users=hub.count_users(), servers=len(servers))
+        rows, silent = running(hub, measure=0)
+        servers = [row for row in rows if row["state"] != "left"]
+        state.update(users=hub.count_users(), servers=len(servers), jobs=of_jobs(rows, silent))
         state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
     except (HubDown, HubRefused) as error:
         problem = error.message
@@ -91,6 +94,24 @@ def look() -> dict[str, Any]:
         state["hub"] = None
     state["restart"] = restart_reasons(state["hub"], state["installed"])
     return state
+
+
+def of_jobs(rows: list[dict[str, Any]], silent: str) -> dict[str, Any] | None:
+    """Return how many of `rows` (of sessions.running) are jobs of Slurm's that run, that wait, and that users have left on nodes which do not answer, with what
+    is wrong if Slurm does not answer; None where there are no jobs. Where it says nothing of a job, the hub's word counts.
+    """
+    mine = [row for row in rows if row["job"]]
+    if not mine and not jobs.wanted():
+        return None
+    left = sum(row["state"] == "left" for row in mine)
+    waiting = sum(not row["job"]["node"] if row["job"]["state"] is None else row["job"]["state"] == "PENDING" for row in mine if row["state"] != "left")
+    return {"running": len(mine) - left - waiting, "waiting": waiting, "left": left, "problem": silent or (None if mine else jobs.problem())}
+
+
+def in_words(mine: dict[str, Any]) -> str:
+    """Return what of_jobs has found as people read it."""
+    left = f", {mine['left']} left on nodes that do not answer" if mine["left"] else ""
+    return f"{mine['running']} run, {mine['waiting']} wait{left}{': ' + mine['problem'] if mine['problem'] else ''}"
 
 
 @click.command()
@@ -114,6 +135,7 @@ def status(as_json: bool) -> None:
         "address": state["address"],
         "users": state["users"],
         "servers": f"{state['servers']}{f' ({versions})' if versions else ''}" if state["servers"] is not None else None,
+        "jobs": state["jobs"] and in_words(state["jobs"]),
         "logins": f"OFFLINE: {state['offline']}" if state["offline"] else "open",
         "stop at": state["stop_at"] and f"{datetime.fromtimestamp(state['stop_at']).astimezone():%Y-%m-%d %H:%M}, all servers that run then",
         "message": state["message"],

@@ -17,7 +17,7 @@ import click
 from ..common import CheckError, CheckFailed, require_root, show
 from .check import END, Check, Result
 
-SUBJECTS = ("rights", "services", "people", "software", "data", "public", "network", "machine")  # the modules with checks, in the order of the output
+SUBJECTS = ("rights", "services", "people", "software", "data", "public", "network", "slurm", "machine")  # the modules with checks, in the order of the output
 COLUMNS = {"status": "status", "name": "check", "what": "what", "why": "what follows", "mend": "how to fix it"}
 
 
