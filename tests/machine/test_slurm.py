@@ -37,6 +37,7 @@ SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName=localhost NodeAddr={ADDRESS} CPUs=8 RealMemory=16000
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP
 PartitionName=off Nodes=ALL MaxTime=1-0 State=DOWN
+PartitionName=percpu Nodes=ALL MaxTime=1-0 DefMemPerCPU=300 State=UP
 """
 PROFILES = """
 [small]
@@ -48,6 +49,11 @@ time = 1h-8h
 title = One that waits
 partition = off
 memory = 400M
+
+[percpu]
+title = What Slurm gives for each CPU
+partition = percpu
+cpus = 2
 
 [team]
 title = For the team
@@ -89,6 +95,12 @@ def slurm(debian_13, machine, hub):
 def account(slurm, hub):
     slurm.add_user("alice")
     return hub.login("alice", "secret")
+
+
+def assert_lab_shows_memory(user, megabytes):
+    """What Lab's status bar shows is what the job uses, of so much."""
+    shown = user.api("GET", "/metrics/v1").json()
+    assert shown["limits"]["memory"]["pss"] == megabytes << 20 and 20 << 20 < shown["pss"] < megabytes << 20
 
 
 @pytest.fixture
@@ -197,6 +209,7 @@ def test_short_path(slurm, alice):
     kernel = alice.kernel()
     assert kernel.execute("6 * 7") == "42"
     assert kernel.execute("import os; os.environ['MEM_LIMIT'], os.environ['SLURM_JOB_ID']") == f"('{400 << 20}', '{number}')"
+    assert_lab_shows_memory(alice, 400)
     # The key is for the user alone; nothing that Slurm sends about has a secret in it.
     assert slurm.sh("stat -c %a ~alice/.local/share/jupyterhub/jobs/*.key ~alice/.local/share/jupyterhub/jobs") == "600\n700"
     script = slurm.sh(f"scontrol write batch_script {number} -")
@@ -509,6 +522,14 @@ def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back):
     finally:
         machine.sh(back)
     wait_for(lambda: machine.run("squeue", "--noheader", "--user=alice", check=False).stdout.strip() == "", "the job is over", timeout=90, every=1)
+
+
+@pytest.mark.slow
+def test_memory_for_each_cpu(slurm, alice):
+    """A profile without memory has the partition's default."""
+    start(alice, "percpu")
+    assert_lab_shows_memory(alice, 600)
+    assert one_row(slurm)[0]["job"]["memory"] == 600 << 20
 
 
 @pytest.mark.slow

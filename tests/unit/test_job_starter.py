@@ -81,3 +81,17 @@ def test_environments(tmp_path, monkeypatch):
     (tmp_path / "here/current/kernel").mkdir(parents=True)
     assert STARTER["missing"]("") == STARTER["missing"]("here") == ""
     assert STARTER["missing"]("here,stats,web") == "Node n2 does not have the environments stats, web."
+
+
+@pytest.mark.parametrize(
+    "env, megabytes",
+    [
+        ({"SLURM_MEM_PER_NODE": "400"}, 400),
+        ({"SLURM_MEM_PER_CPU": "300", "SLURM_CPUS_ON_NODE": "2"}, 600),
+        ({"SLURM_MEM_PER_CPU": "300"}, None),
+        ({"SLURM_MEM_PER_NODE": "0"}, None),
+        ({}, None),
+    ],
+)
+def test_memory_that_is_granted(env, megabytes):
+    assert STARTER["memory_granted"](env) == (megabytes and megabytes << 20)
