@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import signal
+import socket
 from collections.abc import Callable, Coroutine
 from functools import partial
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from jupyterhub.utils import url_path_join
 from sqlalchemy.exc import SQLAlchemyError
 from tornado.ioloop import PeriodicCallback
 from tornado.log import app_log
+from tornado.netutil import bind_sockets
 from traitlets import default
 
 from . import culling, journal, lease, moving, outage, ports, profiles, services, state, watchdog
@@ -38,7 +40,7 @@ from .database import in_short
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
 from .hardened import WrongLoginsHandler, hardened
-from .http_server import HubServer, OpenServer
+from .http_server import IDLE_NODE, HubServer, NodesServer, OpenServer
 from .idle import ending_when_idle
 from .incoming import Application
 from .paths import CTL_FILE, DEFAULTS, HUB_SOCKET
@@ -56,6 +58,7 @@ class Hub(JupyterHub):
 
     _log_formatter_cls = Formatter if journal.takes_errors() else CoroutineLogFormatter
     _servers: tuple[HubServer, ...] = ()
+    _for_nodes: NodesServer | None = None
     last_error = journal.LastError()
     held: lease.Lease | None = None  # on the database
 
@@ -137,6 +140,12 @@ class Hub(JupyterHub):
         ours = isinstance(self.proxy, ConfigurableHTTPProxy) and not self.internal_ssl
         kept = ours and not self.proxy.should_start and self.proxy.api_url.startswith("http+unix:")
         GateSpawner.on_unix_sockets = kept or (ours and self.proxy.should_start)
+        if self.has_jobs() and (place := profiles.address()):
+            if not ours:
+                raise SystemExit(f"{profiles.ADDRESS}: only the proxy of the package reaches servers on other machines: leave it empty in {DEFAULTS}")
+            from .certificates import Certificates
+
+            self.spawner_class.certificates = Certificates(*place)
         if kept:
             address = f"http+unix://{quote(HUB_SOCKET, safe='')}{self.hub.base_url}"
             self.proxy.hub = HubAddress(base_url=self.hub.base_url, bind_url=address, routespec=self.hub.routespec, public_host=self.hub.public_host)
@@ -195,9 +204,34 @@ class Hub(JupyterHub):
             go_on_with_starts(self)
         return await super().init_spawners()
 
+    async def _listen_for_nodes(self) -> None:
+        """Listen for servers on other machines, which show a certificate of ours. Where that cannot be now, all else goes on, and it is tried again."""
+        certificates = self.spawner_class.certificates
+        if self._for_nodes:
+            return
+        try:
+            address = await asyncio.to_thread(ports.numeric, certificates.host, certificates.port, profiles.ADDRESS)
+            listener = await asyncio.to_thread(self._socket_for_nodes, address)
+        except (ports.Refused, OSError) as error:
+            self.log.error("Servers on other machines cannot reach this hub: %s", error)
+            return
+        self._for_nodes = NodesServer(self.tornado_application, ssl_options=certificates.server, idle_connection_timeout=IDLE_NODE)
+        self._for_nodes.add_socket(listener)
+        self._servers = (*self._servers, self._for_nodes)
+
+    @staticmethod
+    def _socket_for_nodes(address: tuple[str, int]) -> socket.socket:
+        if os.path.isdir("/run/systemd/system"):
+            return ports.take("jobs", address)
+        return bind_sockets(address[1], address[0])[0]
+
     async def start(self) -> None:
         with outage.explained(self):
             await super().start()
+        if self.has_jobs() and self.spawner_class.certificates:
+            await self._listen_for_nodes()
+            self._again_and_again("nodes", self._listen_for_nodes, 30)
+            self._again_and_again("certificates", self.spawner_class.certificates.renewed, 86400)
         remove_stale_sockets(self.db)
         moving.settle(self.db)
         self.up.set()

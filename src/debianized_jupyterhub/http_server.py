@@ -1,4 +1,4 @@
-"""The hub's HTTP servers: one for the proxy, one for everybody on the machine; see ports.py for their sockets."""
+"""The hub's HTTP servers: one for the proxy, one for everybody on the machine, one for servers on other machines; see ports.py for their sockets."""
 
 import asyncio
 import os
@@ -14,6 +14,7 @@ from .sockets import peer_uid
 
 PATIENCE = 2  # seconds that a hub which ends gives to what it is answering
 CONNECTIONS = 200  # of one account at a time; a notebook server has a handful
+CONNECTIONS_OF_NODE, IDLE_NODE = 2000, 60  # seconds without a request, or without a certificate
 # What a reverse proxy says of a request, and JupyterHub and Tornado believe.
 FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Port", "X-Forwarded-Proto", "X-Real-Ip", "X-Scheme")
 
@@ -51,10 +52,12 @@ class HubServer(HTTPServer):
 class OpenServer(HubServer):
     """The server for every account of the machine: what it says of itself in X-headers does not count, and nobody gets more than his share."""
 
+    share = CONNECTIONS
+
     def initialize(self, *args: Any, **options: Any) -> None:
         """Take what HTTPServer takes."""
         super().initialize(*args, **options)
-        self.streams: dict[int, set[IOStream]] = {}
+        self.streams: dict[int | str, set[IOStream]] = {}
 
     def headers_received(self, headers: HTTPHeaders) -> None:
         """Drop what only a reverse proxy may say."""
@@ -63,14 +66,28 @@ class OpenServer(HubServer):
 
     def handle_stream(self, stream: IOStream, address: tuple) -> None:
         """Serve a connection, unless its account has too many."""
-        uid = peer_uid(stream.socket)
-        if uid not in (None, 0, os.getuid()):
-            streams = {other for other in self.streams.get(uid, ()) if not other.closed()}
-            if len(streams) >= CONNECTIONS:
+        peer = self.peer(stream, address)
+        if peer not in (None, 0, os.getuid()):
+            streams = {other for other in self.streams.get(peer, ()) if not other.closed()}
+            if len(streams) >= self.share:
                 stream.close()
                 return
-            self.streams[uid] = streams | {stream}
+            self.streams[peer] = streams | {stream}
         super().handle_stream(stream, address)
+
+    def peer(self, stream: IOStream, _address: tuple) -> int | str | None:
+        """Return whose share a connection is of: an account's (uid)."""
+        return peer_uid(stream.socket)
+
+
+class NodesServer(OpenServer):
+    """The server for notebook servers on other machines. Each of these has its share, before it shows a certificate."""
+
+    share = CONNECTIONS_OF_NODE
+
+    def peer(self, _stream: IOStream, address: tuple) -> int | str | None:
+        """Return whose share a connection is of: a machine's (IP address)."""
+        return str(address[0])
 
 
 class _Noted(HTTPMessageDelegate):

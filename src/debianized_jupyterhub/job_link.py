@@ -3,8 +3,9 @@
 =======  ============================  =====================================================================
 action   further keys of the request   keys of the answer
 =======  ============================  =====================================================================
-start    args (list), env (dict)       port (int), at which the server will listen at the address that the
-                                       hub has connected to; one that runs already is ended first
+start    args (list), env (dict);      port (int), at which the server will listen at the address that the
+         perhaps tls (dict): key,      hub has connected to; one that runs already is ended first. With `tls`
+         cert, ca (PEM)                it takes TLS alone, from who has a certificate of that `ca`
 look                                   running (bool), port
 stop                                   running, port: the server is asked to end
 usage                                  memory (bytes), cpu (seconds since its start), version (str or null) of

@@ -24,6 +24,7 @@ class Job:
     address: str = ""
     control: int = 0  # port of its starter
     port: int = 0  # of the server
+    host: str = ""  # by its certificate; "" where it has none, and talks plain HTTP
     up: bool = False  # the hub's users can use it
 
 

@@ -16,12 +16,15 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
 from jupyterhub import orm
+from jupyterhub.httpclient import fetch
 from jupyterhub.spawner import SpawnException
-from jupyterhub.utils import fmt_ip_url, utcnow
+from jupyterhub.utils import exponential_backoff, fmt_ip_url, url_path_join, utcnow
 from traitlets import default
 
 from . import job_link, job_words
+from .certificates import name_of
 from .endings import at
 from .gate import GateError, Refusal, ask
 from .job_gate import NOT_THERE
@@ -33,7 +36,7 @@ from .spawner import Bare, GateSpawner, _told, turns
 FOREVER = 10**9  # seconds
 SHUNNED = 600  # seconds for which a user's jobs keep away from a node that has refused one
 OWN_PAUSE = 5  # seconds between questions that are asked as the user, each of which opens a session
-UNREACHABLE = "Servers on other machines than the hub's cannot be had yet. Ask your administrator."
+UNREACHABLE = "Servers on other machines than the hub's are not set up. Ask your administrator."
 
 
 def without_traceback(record: logging.LogRecord) -> bool:
@@ -47,6 +50,7 @@ class JobSpawner(GateSpawner):
     """A GateSpawner that has servers in Slurm jobs, too."""
 
     in_jobs = True
+    certificates: Any = None  # certificates.Certificates, where servers may be on other machines; app.py decides
     job: Job | None = None
     _begun: Job | None = None  # by an earlier hub, to be gone on with at the start
     _stands = "Asking Slurm."
@@ -76,6 +80,42 @@ class JobSpawner(GateSpawner):
     def clear_state(self) -> None:
         super().clear_state()
         self.job, self._over = self._begun, ""
+
+    @property
+    def server(self) -> Any:
+        """As GateSpawner's; one that has a certificate is asked by its name there whether it is up."""
+        server = super().server
+        if server is not None and server.proto == "https" and self.job and self.job.host:
+            server.wait_up = self._answers
+        return server
+
+    @server.setter
+    def server(self, server: Any) -> None:
+        vars(GateSpawner)["server"].fset(self, server)
+
+    async def _answers(self, timeout: float = 10, extra_path: str = "", **_options: Any) -> Any:
+        """Return the answer of the server on its node, once there is one. Raises TimeoutError."""
+        job = self.job
+        assert job
+        url = url_path_join(f"https://{fmt_ip_url(job.address)}:{job.port}", self.server.base_url, extra_path)
+
+        async def tried() -> Any:
+            try:
+                answer = await fetch(url, ssl=self.certificates.client, server_hostname=job.host, allow_redirects=False, raise_for_status=False)
+            except (aiohttp.ClientError, OSError) as error:
+                self.log.warning("%s at %s does not answer: %s", self._log_name, url, error)
+                return None
+            return answer if answer.status < 500 else None
+
+        return await exponential_backoff(tried, f"{self._log_name} at {url} does not answer", timeout=timeout)
+
+    def get_env(self) -> dict:
+        """As GateSpawner's; a server on a node reaches the hub at another address."""
+        env = super().get_env()
+        if self.job and self.job.host:
+            for name in ("JUPYTERHUB_API_URL", "JUPYTERHUB_ACTIVITY_URL"):
+                env[name] = urlsplit(env[name])._replace(scheme="https", netloc=self.certificates.netloc).geturl()
+        return env
 
     def _keep(self) -> None:
         """Write down what is known of the job."""
@@ -146,7 +186,7 @@ class JobSpawner(GateSpawner):
             raise await self._refusal(str(error)) from None
         self.job.up = True
         self.log.info("%s, job %s, runs on %s", self._log_name, self.job.number, self.job.node)
-        return f"http://{fmt_ip_url(self.job.address)}:{self.job.port}"
+        return f"https://{self.job.host}:{self.job.port}" if self.job.host else f"http://{fmt_ip_url(self.job.address)}:{self.job.port}"
 
     async def _submit(self, chosen: dict[str, Any], *, again: bool) -> None:
         """Have the job, and its number in the database: a new one, or `again` one that an earlier hub had asked for. Raises GateError."""
@@ -243,8 +283,10 @@ class JobSpawner(GateSpawner):
         job = self.job
         assert job
         job.node, job.address, job.control = seen["node"], seen["address"], seen["port"]
+        job.host = name_of(job.tag, job.address) if self.certificates else ""
         self._keep()
-        if not self._can_reach_the_hub(job.address):
+        if not job.host and not self._can_reach_the_hub(job.address):
+            self.log.error("Node %s is another machine: JUPYTERHUB_JOBS_ADDRESS says where its servers reach this hub, and is empty", job.node)
             raise self._not_started(UNREACHABLE)
         await self._require_admission()
         try:
@@ -253,7 +295,8 @@ class JobSpawner(GateSpawner):
             raise self._not_started(f"The job on {job.node} cannot be used: {error}.") from None
         with contextlib.closing(writer):
             try:
-                answer = await job_link.ask(reader, writer, {"action": "start", "args": self.get_args(), "env": self.get_env()}, 30)
+                given = {"tls": self.certificates.for_server(job.host)} if job.host else {}
+                answer = await job_link.ask(reader, writer, {"action": "start", "args": self.get_args(), "env": self.get_env(), **given}, 30)
                 job.port = job_link.port_of(answer)
                 if lacks := job_words.line(answer.get("lacks", "")):
                     self.log.warning("%s: %s", self._log_name, lacks)

@@ -12,6 +12,7 @@ USER_RULES = "/etc/sudoers.d/zzz-jupyterhub-users"  # by jupyterhub-ctl; sudo re
 LOGIN_SERVICE, SESSION_SERVICE = "jupyterhub", "jupyterhub-sudospawner"  # in /etc/pam.d: for passwords; for sudo, which opens sessions
 
 STATE = "/var/opt/jupyterhub"
+JOBS_CA = f"{STATE}/jobs-ca.pem"  # certificates.py
 BACKUPS = "/var/backups/jupyterhub"
 SCRATCH = "/var/tmp"  # for copies of the database: on a disk, since it may be large
 

@@ -11,6 +11,7 @@ socket     address                                  leads to                    
 `public`   that of JUPYTERHUB_BIND_URL              proxy                         proxy
 `api`      127.0.0.1:8081, or what the site set     hub, for servers and tokens   hub
 `front`    HUB_SOCKET                               hub, for the proxy alone      hub
+`jobs`     that of JUPYTERHUB_JOBS_ADDRESS, if set  hub, for servers on nodes     hub
 =========  =======================================  ============================  =============
 
 Protocol, on KEEPER_SOCKET: one line of JSON in, one line out, and the listening socket as SCM_RIGHTS (unix(7)) with it.
@@ -35,7 +36,7 @@ import subprocess
 from . import accounts, units
 from .paths import CTL_FILE, KEEPER_SOCKET
 
-TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB}
+TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB, "jobs": accounts.HUB}
 SERVICE = {accounts.PROXY: units.PROXY, accounts.HUB: units.HUB}
 FIRST_FD = 3  # sd_listen_fds(3)
 
@@ -76,12 +77,12 @@ def resolved(host: str, port: int, flags: int = socket.AI_NUMERICHOST) -> tuple[
     return family, address
 
 
-def numeric(host: str, port: int) -> tuple[str, int]:
-    """Return the address of `host`, which may be a name, with `port`; may wait for DNS. Raises Refused."""
+def numeric(host: str, port: int, setting: str = "JUPYTERHUB_BIND_URL") -> tuple[str, int]:
+    """Return the address of `host`, which may be a name, with `port`; may wait for DNS. Raises Refused, which names the `setting`."""
     try:
         return resolved(host, port, 0)[1][:2]
     except OSError as error:
-        raise Refused(f"{host} in JUPYTERHUB_BIND_URL: {error.strerror}") from None
+        raise Refused(f"{host} in {setting}: {error.strerror}") from None
 
 
 def take_for(command: list[str], host: str, port: int) -> None:

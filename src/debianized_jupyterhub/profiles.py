@@ -16,6 +16,7 @@ from .paths import PROFILES
 from .settings import place_of
 
 SETTING = "JUPYTERHUB_JOBS"
+ADDRESS = "JUPYTERHUB_JOBS_ADDRESS"
 NEEDED = (3, 13)  # of Python, for pre-shared keys (job_link.py)
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 WORD = re.compile(r"[A-Za-z0-9_.@+-]+")  # of Slurm's: partitions, accounts
@@ -29,7 +30,20 @@ def setting() -> str:
     text = os.environ.get(SETTING, "").strip()
     if text not in ("", "beside", "only"):
         raise SystemExit(f"{SETTING}={text} in {place_of(SETTING)}: write beside or only, or leave it empty")
+    if text:
+        address()  # a mistake there belongs to it
     return text
+
+
+def address() -> tuple[str, int] | None:
+    """Return host and port where servers on other machines reach the hub, None if jobs run on the hub's machine alone. Raises SystemExit with one line."""
+    text = os.environ.get(ADDRESS, "").strip()
+    if not text:
+        return None
+    found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)
+    if not found or not 1024 <= int(found[2]) < 1 << 16:
+        raise SystemExit(f"{ADDRESS}={text} in {place_of(ADDRESS)}: write HOST:PORT, a port from 1024 to 65535, or leave it empty")
+    return found[1].strip("[]").lower(), int(found[2])
 
 
 class Mistake(NamedTuple):

@@ -58,6 +58,7 @@ LEVELS = (
     {
         "accounts",
         "addresses",
+        "certificates",
         "durations",
         "files",
         "journal",

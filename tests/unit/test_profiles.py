@@ -179,3 +179,17 @@ def test_node_without_an_address_is_its_own_jobs_affair(monkeypatch, capsys):
     assert (found[1]["address"], found[1]["says"]) == ("192.0.2.1", "")
     assert found[2]["address"] == "" and found[2]["says"] == "Node n2 has no address that this server knows. Ask your administrator."
     assert "no.such.name.invalid (NodeAddr of the node n2)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["hub", "hub:443", "hub:99999", "http://hub:8443", "hub:8443/", "2001:db8::1:8443", ":8443"])
+def test_address_for_nodes_is_wrong(monkeypatch, text):
+    monkeypatch.setenv("JUPYTERHUB_JOBS", "beside")
+    monkeypatch.setenv("JUPYTERHUB_JOBS_ADDRESS", text)
+    with pytest.raises(SystemExit, match=r"JUPYTERHUB_JOBS_ADDRESS=.*: write HOST:PORT, a port from 1024 to 65535"):
+        profiles.setting()
+
+
+@pytest.mark.parametrize("text, found", [("", None), ("Hub.example.org:8443", ("hub.example.org", 8443)), ("[2001:db8::1]:8443", ("2001:db8::1", 8443))])
+def test_address_for_nodes(monkeypatch, text, found):
+    monkeypatch.setenv("JUPYTERHUB_JOBS_ADDRESS", text)
+    assert profiles.address() == found

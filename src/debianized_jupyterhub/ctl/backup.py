@@ -48,6 +48,7 @@ from ..paths import (
     BACKUPS,
     CONFIG,
     DEFAULTS,
+    JOBS_CA,
     LOGIN_SERVICE,
     PROXY_ENV,
     SCRATCH,
@@ -79,7 +80,7 @@ OWN = "own.json"  # beside what is unpacked: the places where root puts it
 WORK = ".jupyterhub-ctl."  # prefix of folders with what is being made
 SUFFIX = ".tar.gz"
 STREAM = Path("-")  # standard input or output
-# What is saved besides the database and the cookie secret.
+# What is saved besides the database, the cookie secret and JOBS_CA.
 PLACES = [CONFIG, DEFAULTS, SUDOERS, USER_RULES, f"/etc/pam.d/{LOGIN_SERVICE}", f"/etc/pam.d/{SESSION_SERVICE}"]
 OF_THE_PROXY = [PROXY_ENV, DEFAULTS]  # what it is started with
 SYSTEMD = os.path.isdir("/run/systemd/system")
@@ -178,7 +179,7 @@ def _save(label: str, file: Path | None, damaged_too: bool = False, without_data
     with explained(target.parent), tempfile.TemporaryDirectory(prefix=WORK, dir=target.parent) as work:
         settings = _settings()
         own = _own_places()
-        hubs = [path for path in [settings["cookie_secret_file"]] if not is_below(path, own)]
+        hubs = [path for path in (settings["cookie_secret_file"], JOBS_CA) if not is_below(path, own)]
         manifest = Manifest(
             version=_installed_version(),
             created=now.isoformat(timespec="seconds"),

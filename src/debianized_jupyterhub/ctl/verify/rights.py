@@ -18,6 +18,7 @@ from ...defaults import COOKIE_SECRET
 from ...paths import (
     CONFIG,
     CTL_FILE,
+    JOBS_CA,
     LIBEXEC,
     LOGIN_SERVICE,
     PROXY_ENV,
@@ -50,6 +51,7 @@ MODES = {
     CTL_FILE: (ACCOUNT, ACCOUNT, 0o600, "systemctl restart jupyterhub"),
     STATE: (ACCOUNT, ACCOUNT, 0o750, TMPFILES),
     COOKIE_SECRET: (ACCOUNT, ACCOUNT, 0o600, f"{IN_HUBS} 600 {{path}}"),
+    JOBS_CA: (ACCOUNT, ACCOUNT, 0o600, f"{IN_HUBS} 600 {{path}}"),
     f"{STATE}/jupyterhub.sqlite": (ACCOUNT, ACCOUNT, 0o640, f"{IN_HUBS} 640 {{path}}"),
     SUDOERS: ("root", "root", 0o640, "chown root: {path}; chmod 440 {path}"),
 }

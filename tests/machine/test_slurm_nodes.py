@@ -1,0 +1,257 @@
+"""Notebook servers as Slurm jobs on other machines: docs/slurm.md, "Other machines". One machine is the hub, one slurmctld and a node, one another node."""
+
+import contextlib
+import re
+import socket
+import subprocess
+import threading
+
+import pytest
+import requests
+from harness import downloads, wait_for
+from hubclient import Hub, Prober
+from test_slurm import BEFORE_PACKAGES, CONF, SERVER, start
+
+pytestmark = pytest.mark.slow  # three machines
+PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
+MACHINES = {"hub": "10.0.0.1", "one": "10.0.0.2", "two": "10.0.0.3"}
+HUB_PORT = 8443
+NODES = "NodeName=one,two CPUs=8 RealMemory=16000\nPartitionName=one Nodes=one State=UP\nPartitionName=two Nodes=two State=UP\n"
+PROFILES = "[one]\npartition = one\nmemory = 400M\n\n[two]\npartition = two\nmemory = 400M\n"
+CA = "/var/opt/jupyterhub/jobs-ca.pem"
+
+
+def connect(hub, others):
+    """Lay cables from the `others` to the hub's machine, where they end in a switch."""
+    commands = ["link add switch type bridge", f"addr add {MACHINES['hub']}/24 dev switch", "link set switch up"]
+    for machine in others:
+        commands.append(f"link add to-{machine.name} type veth peer name wire netns {machine.leader}")
+        commands.append(f"link set to-{machine.name} master switch up")
+    with hub.network():
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
+    for machine in others:
+        machine.sh(f"ip addr add {MACHINES[machine.name]}/24 dev wire; ip link set wire up")
+
+
+@pytest.fixture(scope="module")
+def layers(suite, site, installed, node_deb, base, say):
+    """Layers of the hub's machine and of a node, each with Slurm and an account, by the machines' names."""
+    if suite[0] != "debian:trixie":
+        pytest.skip("jobs of Slurm are for Debian 13")
+
+    below = [downloads(base, PACKAGES, say), base]
+
+    def prepared(name, lowers, *debs):
+        machine = site.machine(name, *lowers).boot()
+        machine.sh(BEFORE_PACKAGES)
+        machine.run("apt-get", "-qq", "-y", "install", *PACKAGES, *map(machine.push, debs), timeout=300)
+        configure(machine)
+        machine.power_off()
+        machine.unmount()
+        return [machine.upper, *lowers]
+
+    node = prepared("a-node", below, node_deb)
+    return {"hub": prepared("a-hub", [*installed[:-1], *below]), "one": node, "two": node}
+
+
+def configure(machine):
+    """Set up Slurm, an account, and the hub, if there is one; nothing of it starts at boot, as the cables are not there then."""
+    conf = re.sub(r"^(NodeName|PartitionName)=.*\n", "", CONF, flags=re.MULTILINE).replace("SlurmctldHost=localhost", "SlurmctldHost=one")
+    machine.write("/etc/slurm/slurm.conf", conf + NODES)
+    machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
+    machine.write("/etc/munge/munge.key", "of all three machines, for a test".ljust(64, "."), 0o400)
+    machine.sh("chown munge: /etc/munge/munge.key; install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd")
+    machine.sh("".join(f"echo {address} {name} >>/etc/hosts\n" for name, address in MACHINES.items()))
+    machine.sh("systemctl disable --quiet slurmctld slurmd")
+    machine.add_user("alice")
+    if machine.name == "a-hub":
+        machine.write("/etc/jupyterhub/profiles.conf", PROFILES)
+        settings = f"s/^JUPYTERHUB_JOBS=.*/JUPYTERHUB_JOBS=beside/; s/^JUPYTERHUB_JOBS_ADDRESS=.*/JUPYTERHUB_JOBS_ADDRESS=hub:{HUB_PORT}/"
+        machine.sh(f"sed -i '{settings}' /etc/default/jupyterhub; systemctl disable --quiet jupyterhub jupyterhub-proxy jupyterhub-ports")
+
+
+@pytest.fixture(scope="module")
+def cluster(site, layers, tmp_path_factory):
+    """The machines by name, booted and connected, with the same /home; the tests live in the hub's network."""
+    home = tmp_path_factory.mktemp("home")
+    found = {name: site.machine(name, *layers[name]) for name in MACHINES}
+    with contextlib.ExitStack() as stack:
+        for machine in found.values():
+            stack.callback(site.discard, machine)
+            subprocess.run(["mount", "--bind", home, machine.root / "home"], check=True)
+            stack.callback(subprocess.run, ["umount", "--lazy", machine.root / "home"], check=True)
+            machine.boot()
+            machine.sh(f"hostname {machine.name}")
+        home.chmod(0o755)
+        connect(found["hub"], [found["one"], found["two"]])
+        found["hub"].sh("cp -a /etc/skel /home/alice; chown -R alice: /home/alice; chmod 700 /home/alice")
+        found["one"].sh("systemctl start slurmctld slurmd")
+        found["two"].sh("systemctl start slurmd")
+        idle = "sinfo --noheader --format='%P %T' | grep --count idle || true"
+        wait_for(lambda: found["hub"].sh(idle) == "2", "the nodes are there", timeout=60, every=0.5)
+        found["hub"].sh("systemctl start jupyterhub-ports jupyterhub-proxy jupyterhub")
+        stack.enter_context(found["hub"].network())
+        yield found
+
+
+@pytest.fixture(scope="module")
+def alice(cluster):
+    hub = Hub()
+    wait_for(hub.answers, "the hub answers", timeout=20)
+    return hub.login("alice", "secret")
+
+
+class Capture:
+    """What crosses the cables, as bytes, for as long as the context lasts."""
+
+    def __enter__(self):
+        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))  # ETH_P_ALL
+        self.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing is lost
+        self.socket.settimeout(0.2)
+        self.packets, self.over = [], threading.Event()
+        self.reader = threading.Thread(target=self.read)
+        self.reader.start()
+        return self
+
+    def read(self):
+        while not self.over.is_set():
+            with contextlib.suppress(TimeoutError):
+                packet, source = self.socket.recvfrom(1 << 16)
+                if source[0] != "lo":
+                    self.packets.append(packet)
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.reader.join()
+        self.socket.close()
+        self.text = b"".join(self.packets)
+
+
+def variable(machine, name):
+    """Return a variable of the environment of alice's server."""
+    return machine.sh(f"tr '\\0' '\\n' </proc/$({SERVER})/environ | sed -n s/^{name}=//p")
+
+
+def test_server_on_another_node(cluster, alice):
+    """The form, JupyterLab, a cell, a file, stop; nothing on the wire is of use to who listens there."""
+    with Capture() as wire:
+        start(alice, "two")
+        assert cluster["one"].sh(f"{SERVER} || true") == "" and cluster["two"].sh(SERVER)
+        assert "jupyter-config-data" in alice.get(f"{alice.prefix}lab").text
+        assert alice.get(f"{alice.prefix}api/status").json()["kernels"] == 0
+        kernel = alice.kernel()
+        assert kernel.execute("import socket; socket.gethostname() + ' has ' + 'words-of-a-cell'[::-1]") == "'two has llec-a-fo-sdrow'"
+        key = cluster["hub"].sh("cat ~alice/.local/share/jupyterhub/jobs/*.key")
+        token = variable(cluster["two"], "JUPYTERHUB_API_TOKEN")
+        certificate_key = cluster["two"].sh(f"cat {variable(cluster['two'], 'JUPYTERHUB_SSL_KEYFILE')}").splitlines()[1]
+        # The server asks the hub whose token it is.
+        with requests.get(f"{alice.base}{alice.prefix}api/status", headers={"Authorization": f"token {new_token(alice)}"}, timeout=10) as answer:
+            assert answer.status_code == 200
+        alice.stop()
+        wait_for(lambda: cluster["two"].sh(f"{SERVER} || true") == "", "no server is left")
+    assert b"libexec/jupyterhub/job-starter" in wire.text  # the job's script: it would be seen
+    assert len(key) == 64 and len(token) == 32 and len(certificate_key) == 64
+    for secret in (key, bytes.fromhex(key), token, certificate_key, "words-of-a-cell", "llec-a-fo-sdrow", "PRIVATE KEY"):
+        assert (secret if isinstance(secret, bytes) else secret.encode()) not in wire.text
+
+
+def new_token(user):
+    return user.hub_api("POST", f"/users/{user.name}/tokens", json={"note": "of a test"}).json()["token"]
+
+
+def refused(url, **options):
+    """Is a request refused before anybody looks at it?"""
+    try:
+        requests.get(url, timeout=10, verify=False, **options)
+    except requests.ConnectionError:
+        return True
+    return False
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_nobody_without_a_certificate(cluster, alice, tmp_path):
+    start(alice, "two")
+    node, hub = cluster["two"], cluster["hub"]
+    listening = node.sh(f"ss --no-header --listening --tcp --numeric --processes | grep pid=$({SERVER}),")
+    port = re.search(rf"{re.escape(MACHINES['two'])}:(\d+) ", listening)[1]
+    assert listening.count("pid=") == 1
+    server, hubs = f"https://{MACHINES['two']}:{port}{alice.prefix}api", f"https://{MACHINES['hub']}:{HUB_PORT}/hub/api/"
+    theirs = [tmp_path / "cert", tmp_path / "key"]
+    for file, name in zip(theirs, ("JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL_KEYFILE"), strict=True):
+        file.write_text(node.sh(f"cat {variable(node, name)}"))
+    for url in (server, hubs, server.replace("https", "http"), hubs.replace("https", "http")):
+        assert refused(url)
+    assert refused(server, cert=tuple(map(str, theirs)))  # one of a server: no server passes for the hub
+    assert not refused(hubs, cert=tuple(map(str, theirs)))
+    assert hub.sh(f"stat -c '%a %U' {CA}; stat -c '%a %U %G' /run/jupyterhub-servers/proxy.json") == ("600 jupyterhub\n640 jupyterhub jupyterhub-proxy")
+
+
+def test_restarts(cluster, alice):
+    """Of hub and proxy, while the server runs on the node."""
+    kernel = alice.kernel()
+    kernel.execute("held = 42")
+    certificates = cluster["hub"].sh("cat /run/jupyterhub-servers/proxy.json")
+    with Prober(alice, f"{alice.prefix}api/status") as notebook:
+        for how in ("systemctl restart jupyterhub", "systemctl kill --signal=KILL jupyterhub"):
+            cluster["hub"].sh(how)
+            wait_for(Hub().answers, "the hub answers again", timeout=20)
+            wait_for(lambda: alice.server_ready, "the hub has adopted the server")
+    assert notebook.failures == [] and kernel.execute("held") == "42"
+    assert cluster["hub"].sh("cat /run/jupyterhub-servers/proxy.json") != certificates  # they are made anew, and the server believes them
+    cluster["hub"].sh("systemctl restart jupyterhub-proxy")
+    wait_for(lambda: alice.get(f"{alice.prefix}api/status").ok, "the proxy knows the way")
+    kernel.connect()
+    alice.stop()
+
+
+def test_local_server_beside(cluster, alice):
+    """On a unix socket, as ever."""
+    start(alice, "")
+    assert cluster["hub"].sh(SERVER) and cluster["hub"].sh("ls /run/jupyterhub-servers/server-*.sock")
+    assert alice.kernel().execute("6 * 7") == "42"
+    alice.stop()
+
+
+def test_authorities_come_back_from_a_backup(cluster, alice):
+    """So what runs meanwhile is still believed, and believes the hub."""
+    hub = cluster["hub"]
+    start(alice, "one")
+    kernel = alice.kernel()
+    kernel.execute("held = 42")
+    authorities = hub.sh(f"jupyterhub-ctl backup /root/backup.tar.gz >&2; cat {CA}")
+    hub.sh(f"rm {CA}; jupyterhub-ctl restore /root/backup.tar.gz", timeout=120)
+    wait_for(Hub().answers, "the hub answers again", timeout=20)
+    assert hub.sh(f"cat {CA}") == authorities and hub.sh(f"stat -c '%a %U' {CA}") == "600 jupyterhub"
+    wait_for(lambda: alice.server_ready, "the hub has adopted the server")
+    assert kernel.execute("held") == "42"
+    with requests.get(f"{alice.base}{alice.prefix}api/status", headers={"Authorization": f"token {new_token(alice)}"}, timeout=10) as answer:
+        assert answer.status_code == 200  # the server has asked the hub
+    alice.stop()
+
+
+def test_authorities_are_lost(cluster, alice):
+    """What starts after that works."""
+    hub = cluster["hub"]
+    hub.sh(f"systemctl stop jupyterhub; rm {CA}; systemctl start jupyterhub")
+    wait_for(Hub().answers, "the hub answers again", timeout=20)
+    start(alice, "one")
+    assert alice.kernel().execute("6 * 7") == "42"
+    alice.stop()
+
+
+ENDING = "from datetime import timedelta as t; from debianized_jupyterhub import certificates as c; c.AUTHORITY = t(days=10); c.authorities()"
+
+
+@pytest.mark.parametrize(
+    "makes, words",
+    [
+        (f"echo nonsense >{CA}", "it does not hold two keys with their certificates: put it back from a backup"),
+        (f"rm -f {CA}; runuser -u jupyterhub -- /opt/venvs/jupyterhub/bin/python -c '{ENDING}'", "its certificates end on "),
+    ],
+)
+def test_authorities_that_cannot_be_used(cluster, makes, words):
+    hub = cluster["hub"]
+    hub.sh(f"systemctl stop jupyterhub; {makes}; systemctl start --no-block jupyterhub")
+    wait_for(lambda: f"{CA}: {words}" in hub.journal("-u", "jupyterhub"), "the hub says what is wrong", timeout=20)
+    hub.sh(f"systemctl stop jupyterhub; rm {CA}")
