@@ -15,7 +15,7 @@ IDLE = "because it was idle"
 OLD = "because it had reached the age limit"
 MAINTENANCE = "for maintenance"
 # A server of the machine {}, whose hub another one's has taken over from.
-LOST = "Your server ran on {}, a machine that is out of service now, and is gone with it. Your files are kept: you can start a new server."
+LOST = "Your server ran on {}, a machine that is out of service now, and cannot be reached any more. Your files are kept: you can start a new server."
 
 
 def at(moment: datetime) -> str:

@@ -304,6 +304,8 @@ def servers() -> Findings:
 
 def known_sessions() -> set[str]:
     """Return the ids of the sessions of all servers that the hub knows (set of str)."""
+    if hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText")).name == hub_state.STANDBY:
+        return set()  # the one that serves knows servers of its own machine alone
     pids = [(server.get("state") or {}).get("pid") for user in Hub().users(state="active") for server in user["servers"].values()]
     return {session_id(session_of(pid)) for pid in pids if pid}
 
