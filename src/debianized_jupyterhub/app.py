@@ -237,9 +237,11 @@ class Hub(JupyterHub):
         self.up.set()
         if self.has_jobs():
             from .job_records import Undelivered
+            from .jobs import look_at_ends
 
             self._again_and_again("cancels", Undelivered(self).deliver, 10)
-        culler = Culler(self)
+            self._again_and_again("ends of jobs", partial(look_at_ends, self), 30)
+        culler = Culler(self, jobs=self.has_jobs())
         self._again_and_again("culler", culler.look, culler.interval)
         if isinstance(self.authenticator, SudoersPolicy) and self.authenticator.account_interval > 0:
             self._again_and_again("accounts", self.authenticator.look_at_accounts, self.authenticator.account_interval)

@@ -1,4 +1,4 @@
-"""Stops notebook servers that are idle or old, and all of them at the time of a maintenance; open pages are told before.
+"""Stops notebook servers that are idle or old, and all of them at the time of a maintenance; open pages are told before, of the end of a Slurm job, too.
 
 It is part of the hub, and not jupyterhub-idle-culler beside it, which knows one idle time for all and cannot tell pages anything.
 """
@@ -30,22 +30,32 @@ NOTICES = {
     OLD: "Your notebook server reaches the age limit.",
     MAINTENANCE: "Maintenance is due.",
 }
+# Of the end of a job, which is Slurm's to bring about: what is said from how many seconds before it. Each is shown anew, also where the one before was closed.
+JOB = "because the time of its job was over"
+JOB_NOTICES = {120: "The time of your Slurm job is almost over.", 600: "The time of your Slurm job will soon be over."}
+PAST = 60  # seconds for which a job may outlast its end; then it may take longer (OverTimeLimit of slurm.conf)
 
 
 @dataclass(frozen=True)
 class End:
-    """When a server is to be stopped (seconds since 1970), and why: a key of NOTICES; from when on pages say so."""
+    """When a server is to be stopped (seconds since 1970), and why: a key of NOTICES, or JOB; from when on pages say so."""
 
     when: float
     why: str
     told_from: float
 
+    def notice(self, now: float) -> str:
+        """Return what pages say of it."""
+        if self.why == JOB:
+            return next(text for seconds, text in JOB_NOTICES.items() if self.when <= now + seconds)
+        return NOTICES[self.why]
+
 
 class Culler:
-    """Looks at the servers of `hub` (jupyterhub.app.JupyterHub) at each call of look()."""
+    """Looks at the servers of `hub` (jupyterhub.app.JupyterHub) at each call of look(); `jobs`: some may be jobs of Slurm's."""
 
-    def __init__(self, hub: JupyterHub):
-        self.hub = hub
+    def __init__(self, hub: JupyterHub, *, jobs: bool = False):
+        self.hub, self.jobs = hub, jobs
         self.limits = culling.limits()
         # Nothing is stopped that was not told before; and what was in use while the hub was away tells it first.
         self.since = time.time()
@@ -55,17 +65,17 @@ class Culler:
     async def look(self) -> None:
         """Stop what is due, and have MessageSocket tell who is next."""
         stop_at = planned_stop()
-        if not self.limits and stop_at is None:
+        if not self.limits and stop_at is None and not self.jobs:
             MessageSocket.announce({})
             return
         now = time.time()
         due: list[Coroutine] = []
         told: dict[str, list[dict]] = {}
         async for spawner, end in self._ends(now, stop_at):
-            if end.when <= now:
+            if end.when <= now and end.why != JOB:
                 due.append(self._stop(spawner, end))
             elif end.told_from <= now:
-                page = {"server": spawner.server.base_url, "at": end.when, "text": NOTICES[end.why], "idle": end.why == IDLE}
+                page = {"server": spawner.server.base_url, "at": end.when, "text": end.notice(now), "idle": end.why == IDLE}
                 told.setdefault(spawner.user.name, []).append(page)
         MessageSocket.announce(told)
         await asyncio.gather(*due)
@@ -84,6 +94,8 @@ class Culler:
                 # Whoever starts a server after that time may: an administrator who tries it.
                 if stop_at is not None and started < stop_at:
                     ends.append(End(stop_at, MAINTENANCE, 0))
+                if (job_end := getattr(spawner, "job_end", None)) and now < job_end + PAST:
+                    ends.append(End(job_end, JOB, job_end - max(JOB_NOTICES)))
                 shortest = self.limits.shortest()
                 if shortest and now >= used + shortest - culling.notice(shortest):
                     groups = groups if groups is not None else await self._groups(user.name, deadline)

@@ -26,6 +26,7 @@ class Job:
     port: int = 0  # of the server
     host: str = ""  # by its certificate; "" where it has none, and talks plain HTTP
     up: bool = False  # the hub's users can use it
+    end: int = 0  # when Slurm ends it, in seconds since 1970; 0 for a job without a limit
 
 
 class Questions:

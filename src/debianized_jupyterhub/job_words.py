@@ -17,6 +17,8 @@ OVER = {
     "REVOKED": "the job was taken over by another cluster",
     "TIMEOUT": "the job's time is over",
 }
+# What a starter says of an end that Slurm brings about.
+CANCELLED, TIME_OVER = "Its Slurm job was cancelled.", "The time of its Slurm job is over."
 # Reasons why one waits: the beginning of Slurm's word.
 WAITS = {
     "None": "Slurm has not looked at it yet",

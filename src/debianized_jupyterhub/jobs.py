@@ -34,6 +34,7 @@ from .profiles import setting
 from .spawner import Bare, GateSpawner, _told, turns
 
 FOREVER = 10**9  # seconds
+NEAR = 660  # seconds before the end of a job, from which on it is worth a question to its owner: culler.py is about to announce it
 SHUNNED = 600  # seconds for which a user's jobs keep away from a node that has refused one
 OWN_PAUSE = 5  # seconds between questions that are asked as the user, each of which opens a session
 UNREACHABLE = "Servers on other machines than the hub's are not set up. Ask your administrator."
@@ -282,7 +283,7 @@ class JobSpawner(GateSpawner):
         """Give the server to the job: what it needs goes to who has the job's key, at the address that slurmctld has. Raises SpawnException."""
         job = self.job
         assert job
-        job.node, job.address, job.control = seen["node"], seen["address"], seen["port"]
+        job.node, job.address, job.control, job.end = seen["node"], seen["address"], seen["port"], seen["end"] or 0
         job.host = name_of(job.tag, job.address) if self.certificates else ""
         self._keep()
         if not job.host and not self._can_reach_the_hub(job.address):
@@ -385,6 +386,25 @@ class JobSpawner(GateSpawner):
         await self._clean_up()
         return 0
 
+    @property
+    def job_end(self) -> int | None:
+        """When Slurm ends the server (seconds since 1970), None where it does not."""
+        return self.job.end or None if self.job and self.job.up else None
+
+    async def look_at_end(self) -> None:
+        """Note when Slurm ends the job: an administrator may have changed that. Of jobs that are private, only their owners are told."""
+        job = self.job
+        if job is None or not job.up or job.number is None:
+            return
+        try:
+            near = job.end and job.end < time.time() + NEAR
+            seen = await (self._look(job) if near else questions.about(job.number, self.user.name))
+        except (GateError, SpawnException):
+            return  # poll() says what there is to be said
+        if seen and seen["tag"] == job.tag and self.job is job and (seen["end"] or 0) != job.end:
+            job.end = seen["end"] or 0
+            self._keep()
+
     async def _clean_up(self) -> None:
         """Take away what a job has left that has ended without its starter: its key, which goes with a cancel, though it is over."""
         if self.job:
@@ -393,6 +413,8 @@ class JobSpawner(GateSpawner):
 
     def _note_end(self, why: str) -> None:
         """Note that the server has ended by itself, and why, for its user."""
+        if why == job_words.CANCELLED and self.job and self.job.end and time.time() > self.job.end - 5:
+            why = job_words.TIME_OVER  # the starter knows the end that the job had at first
         self._over = why
         if self.job and self.job.up and not self.ended and why != "Exit status 0.":
             self.ended = f"Your server ended on {at(datetime.now(UTC))}: {why}"
@@ -495,6 +517,12 @@ class JobSpawner(GateSpawner):
         self.log.warning("The server of %s has stopped", self._log_name)
         await hub.proxy.delete_user(self.user, self.name)
         await self.user.stop(self.name)
+
+
+async def look_at_ends(hub: Any) -> None:
+    """Have all servers of an app.Hub that are jobs note their ends; Slurm is asked once."""
+    ready = [spawner for user in list(hub.users.values()) for spawner in list(user.spawners.values()) if spawner.ready]
+    await asyncio.gather(*(spawner.look_at_end() for spawner in ready if isinstance(spawner, JobSpawner)))
 
 
 def go_on_with_starts(hub: Any) -> None:

@@ -10,8 +10,10 @@ import time
 
 import pytest
 import requests
+from browser import lab_of
 from harness import wait_for
 from hubclient import HubError
+from playwright.sync_api import expect
 
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
 # Without a slurm.conf slurmd looks for one for a minute and a half before its installation goes on.
@@ -454,6 +456,40 @@ def test_mistakes_in_profiles_are_named(slurm, hub):
         assert hub.answers()
     finally:
         slurm.sh("mv /etc/jupyterhub/profiles.conf.good /etc/jupyterhub/profiles.conf")
+
+
+COUNT_TOASTS = """
+window.toasts = 0;
+const count = changes => changes.forEach(change => change.addedNodes.forEach(node => {
+    toasts += node.classList?.contains("Toastify__toast") || (node.querySelectorAll?.(".Toastify__toast").length ?? 0);
+}));
+new MutationObserver(count).observe(document.body, {childList: true, subtree: true});
+"""
+
+
+@pytest.mark.slow
+def test_end_of_the_time_is_announced(slurm, hub, alice, browser):
+    """In Lab's open page 10 minutes before, and again 2 minutes before; what an administrator gives or takes of it counts. Then Slurm ends the server."""
+    start(alice, "small", time="1h")
+    number = jobs(slurm).split()[0]
+    page = lab_of(browser, "alice")
+    toast = page.locator(".Toastify__toast")
+    expect(toast).to_have_count(0)
+    slurm.sh(f"scontrol update JobId={number} TimeLimit=9")
+    expect(toast).to_contain_text("The time of your Slurm job will soon be over. This server and its kernels are stopped in 8 min", timeout=90_000)
+    restart(slurm, hub)
+    slurm.sh(f"scontrol update JobId={number} TimeLimit=4")
+    soon = toast.filter(has_text="will soon be over. This server and its kernels are stopped in 3 min")
+    expect(soon).to_have_count(1, timeout=90_000)
+    browser.screenshot(page, "job-ends-soon")
+    soon.locator(".jp-Notification-Toast-Close").click()
+    expect(toast).to_have_count(0)
+    page.evaluate(COUNT_TOASTS)
+    expect(toast).to_contain_text("The time of your Slurm job is almost over. This server and its kernels are stopped in 2 min", timeout=150_000)
+    browser.screenshot(page, "job-ends")
+    assert page.evaluate("toasts") == 1  # the one that she has closed has not come back meanwhile
+    wait_for(lambda: not alice.server_ready, "Slurm has ended the job", timeout=240, every=1)
+    assert "The time of its Slurm job is over." in alice.get("/hub/home").text
 
 
 # -- jupyterhub-ctl ----------------------------------------------------------------------------------------------------------------

@@ -61,7 +61,8 @@
       }
       if (end && news && end.at !== put) {
         shown = Notification.warning(message(), { autoClose: false, actions: end.idle ? [keep] : [] });
-      } else if (end && shown && Notification.manager.has(shown)) {
+      } else if (end && shown && document.getElementById(shown)) {
+        // An update would bring back one that the user has closed.
         Notification.update({ id: shown, message: message() });
       }
     };
