@@ -76,36 +76,55 @@ def why_over(seen: dict[str, Any] | None) -> str:
     return OVER.get(seen["state"], f"Slurm says {seen['state'].lower()}")
 
 
+def running(number: int, node: str, end: int | None) -> str:
+    """Return what the hub's page says of a job whose server is there; `end` is when Slurm ends it (seconds since 1970)."""
+    until = f" Its time is over {_moment(end)}." if end else ""
+    return f"Your server is job {number} on {node}.{until}"
+
+
 LABELS = {"cpus": "CPUs", "memory": "Memory", "gpus": "GPUs", "time": "Time"}
 FIELD = "profile"  # of the form and of user_options; the fields of what can be chosen begin with the profile's name
+# What belongs to a profile that is not chosen is not shown, where the browser can tell.
+STYLE = "<style>.job-profile:not(:has(> input:checked)) > .job-amounts { display: none; }</style>"
 
 
 def form(profiles: list[dict[str, Any]], chosen: dict[str, Any], *, local: bool, complaint: str = "") -> str:
     """Return the form (HTML) for the `profiles` that the gate lists; `local`: a server on the hub's machine may be had, too. `chosen` was it last time."""
-    rows = []
+    rows = [STYLE]
     if complaint:
-        rows.append(f'<p class="alert alert-warning">{html.escape(complaint)}</p>')
+        rows.append(f'<p class="alert alert-warning" role="alert">{html.escape(complaint)}</p>')
     names = [*([""] if local else []), *(profile["name"] for profile in profiles)]
     first = chosen.get(FIELD) if chosen.get(FIELD) in names else next(iter(names), "")
-    if local:
-        rows.append(_choice("", "On this server", "", first == ""))
+    choices = [_choice("", "On this server", "", first == "")] if local else []
     for profile in profiles:
-        name, fields = profile["name"], []
-        for key, (least, most) in profile["choices"].items():
-            value = chosen.get(key) if name == first else None
-            shown = html.escape(value if isinstance(value, str) else least)
-            label = f"{LABELS[key]} ({html.escape(least)} to {html.escape(most)})"
-            fields.append(f'<label class="ms-4">{label} <input class="form-control" name="{name}.{key}" value="{shown}"></label>')
-        rows.append(_choice(name, profile["title"], "".join(fields), name == first))
-    if not names:
-        rows.append('<p class="alert alert-warning">There is nothing that you may choose. Ask your administrator.</p>')
+        name = profile["name"]
+        last = chosen if name == first else {}
+        fields = "".join(_field(name, key, least, most, last.get(key)) for key, (least, most) in profile["choices"].items())
+        choices.append(_choice(name, profile["title"], fields, name == first))
+    if names:
+        rows += ['<fieldset><legend class="fs-5">Where should your notebooks run?</legend>', *choices, "</fieldset>"]
+    else:
+        rows.append('<p class="alert alert-warning" role="alert">There is nothing that you may choose. Ask your administrator.</p>')
     return "\n".join(rows)
 
 
 def _choice(name: str, title: str, fields: str, checked: bool) -> str:
     mark = " checked" if checked else ""
     button = f'<input class="form-check-input" type="radio" name="{FIELD}" value="{name}" id="profile-{name}" required{mark}>'
-    return f'<div class="form-check">{button} <label class="form-check-label" for="profile-{name}">{html.escape(title)}</label>{fields}</div>'
+    label = f'<label class="form-check-label" for="profile-{name}">{html.escape(title)}</label>'
+    amounts = f'<div class="job-amounts row g-3 mt-0 mb-2">{fields}</div>' if fields else ""
+    return f'<div class="job-profile form-check mb-2">{button} {label}{amounts}</div>'
+
+
+def _field(name: str, key: str, least: str, most: str, last: Any) -> str:
+    """Return the field for an amount that the user may choose; `last` is what it was."""
+    own = f"{name}-{key}"
+    value = html.escape(last if isinstance(last, str) else least)
+    return (
+        f'<div class="col-auto"><label class="form-label mb-0" for="{own}">{LABELS[key]}</label>'
+        f'<input class="form-control" id="{own}" name="{name}.{key}" value="{value}" aria-describedby="{own}-span" size="8" autocomplete="off">'
+        f'<div class="form-text mt-0" id="{own}-span">{html.escape(least)} to {html.escape(most)}</div></div>'
+    )
 
 
 def of_form(data: dict[str, list[Any]]) -> dict[str, str]:

@@ -166,6 +166,18 @@ class JobSpawner(GateSpawner):
                 yield {"progress": 50 if self.job and self.job.control else 20, "message": last}
             await asyncio.sleep(0.5)
 
+    @property
+    def asks_slurm(self) -> bool:
+        """Is the start that goes on one of a job?"""
+        return bool(self._begun or self._chosen()[0])
+
+    @property
+    def where(self) -> str:
+        """What the hub's page says of the job: one line, "" where there is none."""
+        if self.job and self.job.up and self.job.number:
+            return job_words.running(self.job.number, self.job.node, self.job_end)
+        return self._stands if self.pending == "spawn" and self.asks_slurm else ""
+
     # -- The start
 
     async def start(self) -> str | tuple[str, int]:

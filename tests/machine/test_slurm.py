@@ -10,7 +10,7 @@ import time
 
 import pytest
 import requests
-from browser import lab_of
+from browser import lab_of, log_in
 from harness import wait_for
 from hubclient import HubError
 from playwright.sync_api import expect
@@ -490,6 +490,70 @@ def test_end_of_the_time_is_announced(slurm, hub, alice, browser):
     assert page.evaluate("toasts") == 1  # the one that she has closed has not come back meanwhile
     wait_for(lambda: not alice.server_ready, "Slurm has ended the job", timeout=240, every=1)
     assert "The time of its Slurm job is over." in alice.get("/hub/home").text
+
+
+@pytest.mark.slow
+def test_form_and_waiting_in_a_browser(held, alice, browser):
+    """With labels and descriptions as screen readers have them, by keyboard; one line for a wrong value; why it waits, also at home; cancel."""
+    machine = held
+    page = browser.page()
+    log_in(page, "alice", "secret")
+    expect(page.get_by_role("group", name="Where should your notebooks run?")).to_be_visible()
+    page.get_by_role("radio", name="On this server").check()
+    expect(page.get_by_label("Time")).to_be_hidden()
+    page.get_by_role("radio", name="A small one").focus()
+    page.keyboard.press("Space")
+    time_field = page.get_by_role("textbox", name="Time")
+    expect(time_field).to_have_accessible_description("1h to 8h")
+    page.keyboard.press("Tab")
+    expect(time_field).to_be_focused()
+    browser.screenshot(page, "job-form")
+    time_field.fill("9h")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("The profile small has time 1h to 8h, not 9h.")).to_have_count(1)
+    browser.screenshot(page, "job-form-wrong")
+    page.goto("hub/spawn")
+    page.get_by_role("radio", name="One that waits").check()
+    page.get_by_role("button", name="Start").click()
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"Job \d+ waits: the partition is off\."), timeout=30_000)
+    browser.screenshot(page, "job-waits")
+    with page.context.new_page() as home:
+        home.goto("/hub/home")
+        expect(home.locator(".job")).to_have_text(re.compile(r"\s*Job \d+ waits: the partition is off\.\s*"))
+        browser.screenshot(home, "job-waits-home")
+    page.get_by_role("button", name="Cancel").click()
+    wait_for(lambda: not jobs(machine), "the job is cancelled")
+    expect(page.get_by_role("button", name="Launch Server")).to_be_visible(timeout=20_000)
+    browser.screenshot(page, "job-cancelled")
+    start(alice, "small")
+    home = alice.get("/hub/home").text
+    assert re.search(r"Your server is job \d+ on localhost\. Its time is over (at|on) ", home)
+
+
+@pytest.mark.slow
+def test_named_server_is_cancelled_by_its_page(held, hub, alice, browser):
+    """And not the default one, which runs beside it; root sees both."""
+    machine = held
+    config = "/etc/jupyterhub/jupyterhub_config.d/60-named.py"
+    machine.write(config, "c = get_config()\nc.JupyterHub.allow_named_servers = True\n")
+    restart(machine, hub)
+    try:
+        start(alice, "")
+        page = browser.page()
+        log_in(page, "alice", "secret")
+        page.goto("/hub/spawn/alice/second")
+        page.get_by_role("radio", name="One that waits").check()
+        page.get_by_role("button", name="Start").click()
+        expect(page.get_by_role("status")).to_have_text(re.compile(r"Job \d+ waits: "), timeout=30_000)
+        assert re.search(r"second:\s+Job \d+ waits: the partition is off\.", alice.get("/hub/home").text)
+        rows = json.loads(ctl(machine, "sessions", "--json").stdout)
+        assert {(row["server"], row["job"] and row["job"]["state"]) for row in rows} == {(None, None), ("second", "PENDING")}
+        page.get_by_role("button", name="Cancel").click()
+        wait_for(lambda: not jobs(machine), "the job is cancelled")
+        assert alice.server_ready
+        alice.stop()
+    finally:
+        restart(machine, hub, f"rm {config}; systemctl restart jupyterhub")
 
 
 # -- jupyterhub-ctl ----------------------------------------------------------------------------------------------------------------

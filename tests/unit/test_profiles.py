@@ -1,10 +1,11 @@
 """What /etc/jupyterhub/profiles.conf grants, and what is said of its mistakes; what squeue's rows are taken for."""
 
 import pathlib
+import re
 
 import pytest
 
-from debianized_jupyterhub import job_gate, profiles
+from debianized_jupyterhub import job_gate, job_words, profiles
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 SMALL = "[small]\ncpus = 2\nmemory = 1G - 4G\ntime = 90m-8h\npartition = main\ngpus = 1\ngpu-type = a100\n"
@@ -193,3 +194,18 @@ def test_address_for_nodes_is_wrong(monkeypatch, text):
 def test_address_for_nodes(monkeypatch, text, found):
     monkeypatch.setenv("JUPYTERHUB_JOBS_ADDRESS", text)
     assert profiles.address() == found
+
+
+def test_form():
+    """Each button and field has a label; what is chosen last comes first; nothing of a site's title is HTML."""
+    shown = [
+        {"name": "small", "title": "<b>&", "choices": {"time": ("1h", "8h"), "cpus": ("1", "4")}},
+        {"name": "gpu", "title": "GPU", "choices": {}},
+    ]
+    text = job_words.form(shown, {"profile": "small", "time": '"2h'}, local=True)
+    ids, labels = (re.findall(f'{attribute}="([^"]*)"', text) for attribute in (r"<input[^>]* id", r"<label[^>]* for"))
+    assert sorted(ids) == sorted(labels) == ["profile-", "profile-gpu", "profile-small", "small-cpus", "small-time"]
+    assert "<b>" not in text and "&lt;b&gt;&amp;" in text and 'value="&quot;2h"' in text and 'value="1"' in text
+    assert re.findall(r'id="([^"]*)" required checked', text) == ["profile-small"]
+    assert "On this server" not in job_words.form(shown, {}, local=False)
+    assert "nothing that you may choose" in job_words.form([], {}, local=False)
