@@ -604,8 +604,15 @@ def test_owner_writes_into_roots_table(slurm, alice):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how, back", [("systemctl stop slurmctld", "systemctl start slurmctld"), ("pkill -STOP -x slurmctld", "pkill -CONT -x slurmctld")])
-def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back):
+@pytest.mark.parametrize(
+    "how, back, hint",
+    [
+        ("systemctl stop slurmctld", "systemctl start slurmctld", "scontrol ping"),
+        ("pkill -STOP -x slurmctld", "pkill -CONT -x slurmctld", "scontrol ping"),
+        ("systemctl stop munge", "systemctl start munge", "systemctl status munge"),
+    ],
+)
+def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back, hint):
     """No command waits for it longer than it must; what it could not be told, it is told later."""
     machine = held
     number = waiting(machine, alice)
@@ -613,10 +620,10 @@ def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back):
     try:
         row, said = one_row(machine)
         assert row["job"]["id"] == int(number) and row["job"]["state"] is None
-        assert "this is what the hub knows: Slurm says: " in said and "scontrol ping" in said
-        assert re.search(r"jobs:      0 run, 1 wait: Slurm says: .*scontrol ping", ctl(machine, "status").stdout)
+        assert "this is what the hub knows: Slurm says: " in said and hint in said
+        assert re.search(rf"jobs:      0 run, 1 wait: Slurm says: .*{hint}", ctl(machine, "status").stdout)
         ((status, name, what, _, mend),) = verify(machine, "profiles")
-        assert (status, name) == ("failed", "slurm") and "Slurm does not answer" in what and "scontrol ping" in mend
+        assert (status, name) == ("failed", "slurm") and "Slurm does not answer" in what and hint in mend
         stopped = ctl(machine, "stop", "alice", timeout=120).stdout
         assert stopped.startswith(f"stopped the server of alice (job {number}); the hub keeps the cancel, and delivers it when Slurm answers. Slurm says: ")
     finally:

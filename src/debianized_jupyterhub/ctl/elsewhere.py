@@ -120,7 +120,8 @@ def _jobs(account: pwd.struct_passwd) -> Iterator[Left]:
         yield Left("jobs of Slurm's, which does not answer", how)
         return
     if seen:
-        yield Left(f"{len(seen)} job(s) of Slurm's", how)
+        servers = sum(bool(job["tag"]) for job in seen)
+        yield Left(f"{len(seen)} job(s) of Slurm's{f', {servers} of notebook servers' if servers else ''}", how)
 
 
 def _units(account: pwd.struct_passwd) -> Iterator[Left]:
