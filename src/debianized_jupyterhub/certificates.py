@@ -138,6 +138,7 @@ class Certificates:
 
     def __init__(self, host: str, port: int) -> None:
         self.host, self.port = host, port
+        self.are_new = not os.path.exists(JOBS_CA)  # what runs knows others
         self._ours, self._servers = authorities()
         self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=self._servers.pem)
         self.client = ssl.create_default_context(ssl.Purpose.SERVER_AUTH, cadata=self._servers.pem)

@@ -30,9 +30,11 @@ from .gate import GateError, Refusal, ask
 from .job_gate import NOT_THERE
 from .job_records import SLURM, Job, Undelivered, number_of, questions
 from .notices import OFFLINE, planned_stop
+from .paths import JOBS_CA
 from .profiles import setting
 from .spawner import Bare, GateSpawner, _told, turns
 
+BRING_BACK = "Put it back from a backup, or from the other hub of a pair, and restart the hub"
 FOREVER = 10**9  # seconds
 NEAR = 660  # seconds before the end of a job, from which on it is worth a question to its owner: culler.py is about to announce it
 SHUNNED = 600  # seconds for which a user's jobs keep away from a node that has refused one
@@ -539,6 +541,7 @@ async def look_at_ends(hub: Any) -> None:
 
 def go_on_with_starts(hub: Any) -> None:
     """Go on with what an earlier hub has begun; `hub` is an app.Hub that is about to look at servers which run."""
+    unreachable = 0
     for row in hub.db.query(orm.Spawner):
         state = row.state or {}
         if state.get("cancels"):
@@ -547,4 +550,8 @@ def go_on_with_starts(hub: Any) -> None:
             spawner = hub.users[row.user].spawners[row.name]
             spawner.server = None  # it has no address yet, at which JupyterHub would look for it
             spawner.go_on(hub)
+        elif state.get("job", {}).get("host"):
+            unreachable += 1
+    if unreachable and hub.spawner_class.certificates and hub.spawner_class.certificates.are_new:
+        hub.log.error("%s was not there: %d notebook servers of jobs know another one, and cannot be reached. %s", JOBS_CA, unreachable, BRING_BACK)
     hub.db.commit()

@@ -14,11 +14,12 @@ from typing import Any
 from ... import accounts, database_url, defaults, gate, login_check, notices, units
 from ... import server_settings as server_settings_files
 from ... import state as hub_state
-from ...paths import DEFAULTS, PROXY_API, PROXY_ENV, SESSION_SERVICE
+from ...paths import DEFAULTS, JOBS_CA, PROXY_API, PROXY_ENV, SESSION_SERVICE
 from ...settings_check import Problem
 from ...sockets import listeners
 from .. import check_config
 from ..command import one_line, output, properties
+from ..common import default_setting
 from ..hub import Hub
 from ..processes import session_of
 from .check import Failed, Finding, Findings, Warned, check, once
@@ -274,6 +275,9 @@ def hub() -> Findings:
     now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
     if now.name == hub_state.STANDBY:
         yield Warned(f"the hub stands by: {now.line}", "on this machine nobody can log in now", "nothing is wrong; it serves when the other one has ended")
+        if default_setting("JUPYTERHUB_JOBS_ADDRESS") and not os.path.lexists(JOBS_CA):
+            bring = "on the other machine: jupyterhub-ctl backup --without-database - | ssh root@THIS jupyterhub-ctl restore -"
+            yield Warned(f"{JOBS_CA} is not there", "if this hub takes over, notebook servers of jobs cannot be reached", bring)
     elif now.name == hub_state.DEGRADED:
         yield Warned(f"the hub is degraded: {now.line}", "nobody can log in or start a server", "the hub goes on by itself when that is fixed")
     elif status not in (200, 404):  # the latter: a hub from before that address
