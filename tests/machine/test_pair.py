@@ -23,6 +23,7 @@ from hubclient import BASE, Hub, HubError, HubUser, Prober
 from repack import add_migration, repack
 
 pytestmark = pytest.mark.slow  # three machines
+ON_HUBS = ("curl", "keepalived", "postgresql-client")
 PACKAGES = ("--no-install-recommends", "curl", "haproxy", "keepalived", "openssl", "postgresql", "postgresql-client")
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-pair.py"
 URL = "postgresql+psycopg://jupyterhub:of-the-pair@database/jupyterhub"
@@ -53,8 +54,8 @@ def link(database, machine, number):
             subprocess.run(["ip", *command], check=True)
 
 
-@pytest.fixture(scope="module")
-def database(bare_machine):
+@pytest.fixture(scope="module", name="database")
+def machine_of_the_database(bare_machine):
     machine = bare_machine
     for command in (["link", "add", "lan", "type", "bridge"], ["addr", "add", "192.0.2.1/24", "dev", "lan"], ["link", "set", "lan", "up"]):
         subprocess.run(["ip", *command], check=True)
@@ -76,15 +77,24 @@ def give_the_configuration(pair):
 
 
 @pytest.fixture(scope="module")
-def pair(site, installed, base, database, say):
-    """Two machines with hubs, `one` that serves and `other`."""
-    layers = [*installed[:-1], harness.downloads(base, PACKAGES, say), base]
-    pair = SimpleNamespace(one=site.machine("one", *layers).boot(), other=site.machine("other", *layers).boot())
+def homes():
+    """The folder of the host that all machines have as /home, None where each has its own."""
+
+
+@pytest.fixture(scope="module", name="pair")
+def two_hubs(request, site, installed, base, database, homes, say):
+    """Two machines with hubs, `one` that serves and `other`, and what the topic has in ON_HUBS (tuple of str, packages)."""
+    layers = [*installed[:-1], harness.downloads(base, request.module.PACKAGES, say), base]
+    pair = SimpleNamespace(one=site.machine("one", *layers), other=site.machine("other", *layers))
     machines = {11: pair.one, 12: pair.other}
+    for machine in machines.values():
+        if homes:
+            subprocess.run(["mount", "--bind", str(homes), str(machine.root / "home")], check=True)
+        machine.boot()
     for number, machine in machines.items():
         machine.write("/etc/hostname", f"{machine.name}\n")
         machine.sh(
-            f"hostname {machine.name}; apt-get -qq -y --no-install-recommends install curl keepalived postgresql-client; systemctl disable -q --now keepalived"
+            f"hostname {machine.name}; apt-get -qq -y --no-install-recommends install {' '.join(request.module.ON_HUBS)}; systemctl disable -q --now keepalived"
         )
         link(database, machine, number)
         machine.add_user("alice")
@@ -93,6 +103,9 @@ def pair(site, installed, base, database, say):
     give_the_configuration(pair)
     yield pair
     for machine in machines.values():
+        machine.kill()
+        if homes:
+            subprocess.run(["umount", str(machine.root / "home")], check=True)
         site.discard(machine)
 
 
@@ -237,15 +250,15 @@ def test_backup_and_restore(pair):
         assert requests.get(f"{BASE}/hub/api/user", headers={"Authorization": f"token {token['token']}"}, timeout=5).json()["name"] == "alice"
 
 
+def shows_login_page(hub):
+    with contextlib.suppress(requests.RequestException):
+        return requests.get(f"{hub.base}/hub/login", timeout=1, verify=hub.verify).status_code == 200
+
+
 def until_login_page(hub):
     """Return how many seconds it takes from now until the other hub shows the login page."""
     began = time.monotonic()
-
-    def shows():
-        with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{hub.base}/hub/login", timeout=1, verify=hub.verify).status_code == 200
-
-    wait_for(shows, "the login page is back", timeout=60, every=0.1)
+    wait_for(lambda: shows_login_page(hub), "the login page is back", timeout=60, every=0.1)
     return time.monotonic() - began
 
 
@@ -309,12 +322,17 @@ def test_haproxy_leads_to_the_one_that_serves(pair, database, through_haproxy):
     pair.one.sh("loginctl terminate-user alice; systemctl start jupyterhub")
 
 
-def test_keepalived_moves_the_address(pair, database):
-    """By the example, word for word; the browser is the database's machine."""
-    settle(pair)
+def start_keepalived(pair):
+    """Do what the example says, word for word."""
     for machine in (pair.one, pair.other):
         commands = re.findall(r"^#   (\S.*)", machine.sh(f"cat {offloader.DOC}/examples/keepalived-jhub.conf"), re.MULTILINE)
         machine.sh("\n".join(commands).replace("apt install", "apt-get -qq -y install"))
+
+
+def test_keepalived_moves_the_address(pair, database):
+    """The browser is the database's machine."""
+    settle(pair)
+    start_keepalived(pair)
     hub = Hub("http://192.0.2.10:8000")
 
     def is_at(machine):

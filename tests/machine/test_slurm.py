@@ -139,7 +139,7 @@ def ready(user, timeout=40):
     deadline = time.monotonic() + timeout
     while not user.server_ready:
         assert time.monotonic() < deadline, "the server is not ready"
-        user.get("/hub/spawn-pending/alice")  # once it has failed, the page says so
+        user.get(f"/hub/spawn-pending/{user.name}")  # once it has failed, the page says so
         time.sleep(0.2)
 
 
