@@ -3,8 +3,10 @@ database's, slurmctld's and a node.
 """
 
 import contextlib
+import re
 import time
 
+import offloader
 import pytest
 import requests
 from harness import wait_for
@@ -185,4 +187,33 @@ def test_second_without_the_authorities(pair, cluster, at_one):
     assert f"{CA} was not there: 1 notebook servers of jobs know another one" in pair.other.journal("-u", "jupyterhub")
     give_the_configuration(pair)
     wait_for(lambda: serves(pair.other) and answers(alice), "it is there again, and so is the server", timeout=60)
+    alice.stop()
+
+
+def asks_the_hub(alice, hub):
+    """Does alice's server find out from the hub whose a token is that it has not seen before?"""
+    token = alice.hub_api("POST", "/users/alice/tokens", json={"note": "new"}).json()["token"]
+    with contextlib.suppress(requests.RequestException):
+        url = f"{hub.base}{alice.prefix}api/status"
+        return requests.get(url, headers={"Authorization": f"token {token}"}, timeout=5, allow_redirects=False).status_code == 200
+    return False
+
+
+def test_nodes_reach_the_hub_through_haproxy(pair, cluster, at_one):
+    """By the lines of the example, on the third machine."""
+    lines = re.findall(r"(?m)^#((?:listen|    ).*)", cluster.sh(f"cat {offloader.DOC}/examples/haproxy-pair.cfg"))
+    cluster.write("/etc/haproxy/haproxy.cfg", "defaults\n    timeout connect 5s\n" + "\n".join(lines) + "\n")
+    cluster.sh("haproxy -c -f /etc/haproxy/haproxy.cfg; systemctl restart haproxy")
+    for machine, address in ((cluster, "192.0.2.1"), (pair.one, "192.0.2.11"), (pair.other, "192.0.2.12")):
+        machine.sh(f"echo {address} hubs >>/etc/hosts")
+    pair.one.sh("sed -i s/^JUPYTERHUB_JOBS_ADDRESS=.*/JUPYTERHUB_JOBS_ADDRESS=hubs:8443/ /etc/default/jupyterhub; systemctl restart jupyterhub")
+    wait_for(lambda: serves(pair.one), "the first serves", timeout=60)
+    give_the_configuration(pair)
+    wait_for(lambda: state(pair.other) == "Standby", "the second stands by", timeout=60)
+    alice = at_one.login("alice", "secret")
+    start(alice, "small")
+    assert asks_the_hub(alice, at_one)
+    pair.one.sh("systemctl stop jupyterhub")
+    wait_for(lambda: shows_login_page(at_one) and answers(alice), "hub and notebook answer at the address", timeout=60)
+    wait_for(lambda: asks_the_hub(alice, at_one), "the server reaches the other hub", timeout=30, every=0.5)
     alice.stop()
