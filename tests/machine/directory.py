@@ -110,9 +110,9 @@ def _ldif():
 
 
 class Directory:
-    """The directory of a machine. Making it starts slapd, lets the machine trust its CA, and admits two of its groups to notebooks."""
+    """The directory of a machine. Making it starts slapd and lets the machine trust its CA, and admits two of its groups to notebooks if it is a hub."""
 
-    def __init__(self, machine):
+    def __init__(self, machine, *, is_hub=True):
         self.machine = machine
         machine.sh(f"echo '127.0.0.1 {HOST}' >>/etc/hosts")
         machine.sh(f"""
@@ -135,8 +135,9 @@ class Directory:
             rm -f /var/lib/ldap/*
             runuser -u openldap -- slapadd -f /etc/ldap/slapd.conf -l /etc/ldap/people.ldif
             systemctl start slapd
-            sed -i 's/^Runas_Alias.*/Runas_Alias JUPYTER_USERS = %users, %lab, %notebooks/' /etc/sudoers.d/jupyterhub
         """)
+        if is_hub:
+            machine.sh("sed -i 's/^Runas_Alias.*/Runas_Alias JUPYTER_USERS = %users, %lab, %notebooks/' /etc/sudoers.d/jupyterhub")
 
     def answers_after(self, seconds):
         """Let every search and every check of a password take this many seconds (int) more."""
