@@ -96,10 +96,18 @@ def cluster(site, layers, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alice(cluster):
+def account(cluster):
     hub = Hub()
     wait_for(hub.answers, "the hub answers", timeout=20)
     return hub.login("alice", "secret")
+
+
+@pytest.fixture
+def alice(account):
+    """A user without a server."""
+    if account.hub_api("GET", "/users/alice").json()["servers"]:
+        account.stop()
+    return account
 
 
 class Capture:
@@ -189,6 +197,7 @@ def test_nobody_without_a_certificate(cluster, alice, tmp_path):
 
 def test_restarts(cluster, alice):
     """Of hub and proxy, while the server runs on the node."""
+    start(alice, "two")
     kernel = alice.kernel()
     kernel.execute("held = 42")
     certificates = cluster["hub"].sh("cat /run/jupyterhub-servers/proxy.json")
