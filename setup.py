@@ -112,7 +112,7 @@ EXTRAS = {
     ],
 }
 
-TEMPLATES = ("403", "404", "admin", "error", "home", "login", "not_running", "oauth", "spawn_pending", "start_bare", "token")
+TEMPLATES = ("403", "404", "admin", "error", "home", "login", "news", "not_running", "oauth", "spawn_pending", "start_bare", "token")
 
 
 def union(names):

@@ -236,10 +236,11 @@ class Hub(JupyterHub):
         moving.settle(self.db)
         self.up.set()
         if self.has_jobs():
-            from .job_records import Undelivered
+            from .job_records import Left, Undelivered
             from .jobs import look_at_ends
 
             self._again_and_again("cancels", Undelivered(self).deliver, 10)
+            self._again_and_again("left servers", Left(self).end, 10)
             self._again_and_again("ends of jobs", partial(look_at_ends, self), 30)
         culler = Culler(self, jobs=self.has_jobs())
         self._again_and_again("culler", culler.look, culler.interval)

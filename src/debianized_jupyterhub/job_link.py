@@ -73,11 +73,15 @@ def notice_silence(connection: socket.socket) -> None:
 
 
 async def connect(address: str, port: int, key: str, seconds: float = 5) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Return a connection to the starter of a job. Raises OSError where nobody answers in time, and Stranger where somebody without the key does."""
+    """Return a connection to the starter of a job. Raises OSError where its node does not answer in time, ConnectionRefusedError where that does and the
+    starter is not there, and Stranger where somebody without the key is in its place.
+    """
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(address, port, ssl=context(key, server=False), limit=LONGEST), seconds)
     except (ssl.SSLError, ConnectionResetError):
         raise Stranger(f"who answers at {address}:{port} does not have the job's key") from None
+    except ConnectionRefusedError:
+        raise ConnectionRefusedError(f"nobody listens at {address}:{port}") from None
     except OSError:  # TimeoutError is one
         raise OSError(f"nobody answers at {address}:{port}") from None
     notice_silence(writer.get_extra_info("socket"))

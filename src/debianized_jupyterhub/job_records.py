@@ -1,12 +1,14 @@
 """What is kept of Slurm jobs, and what is asked about them: for jobs.py."""
 
 import asyncio
+import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from jupyterhub import orm
 
+from . import job_link
 from .gate import GateError, ask
 
 SLURM = 45  # seconds for a question to Slurm, which has its own patience with slurmctld
@@ -67,10 +69,72 @@ async def number_of(user: str, tag: str) -> int | None:
     return next((int(number) for number, row in seen.items() if row["tag"] == tag), None)
 
 
+GIVE_UP = 7 * 86400  # seconds: an account that is gone, or a cluster
+LISTS = ("cancels", "left")  # in states of spawners, which outlive their servers
+
+
+def keep(row: orm.Spawner, name: str, entry: dict[str, Any]) -> None:
+    """Add an entry to a list in the state of a spawner."""
+    state = row.state or {}
+    row.state = {**state, name: [*state.get(name, []), entry]}
+
+
+def drop(row: orm.Spawner, name: str, entry: dict[str, Any]) -> None:
+    """Take an entry from a list in the state of a spawner."""
+    state = row.state or {}
+    row.state = {**state, name: [other for other in state.get(name, []) if other != entry]}
+
+
+class Left:
+    """Servers that may still run on nodes which do not answer, and are not their users' any more: they are kept in `left` of the spawners' states, each as
+    its Job and since when, until they are known to have ended.
+    """
+
+    rows: ClassVar[set[int]] = set()  # ids of orm.Spawner
+
+    def __init__(self, hub: Any) -> None:
+        self._hub = hub
+
+    @classmethod
+    def add(cls, row: orm.Spawner, job: Job) -> None:
+        keep(row, "left", {**asdict(job), "since": int(time.time())})
+        cls.rows.add(row.id)
+
+    async def end(self) -> None:
+        """End those whose nodes are back."""
+        for number in sorted(self.rows):
+            row = self._hub.db.get(orm.Spawner, number)
+            entries = (row.state or {}).get("left", []) if row else []
+            if not entries:
+                self.rows.discard(number)
+            for entry, over in zip(entries, await asyncio.gather(*map(self._end, entries)), strict=True):
+                if over and self._hub.db.get(orm.Spawner, number):
+                    drop(row, "left", entry)
+                    self._hub.db.commit()
+
+    async def _end(self, entry: dict[str, Any]) -> bool:
+        """Return whether a server has ended, or cannot be waited for any longer."""
+        what = f"The server of job {entry['number']}, which was left on {entry['node']},"
+        try:
+            reader, writer = await job_link.connect(entry["address"], entry["control"], entry["key"])
+            with contextlib.closing(writer):
+                await job_link.ask(reader, writer, {"action": "stop"})
+                over = "ended" in await job_link.said(reader, 30)
+        except ConnectionRefusedError:
+            over = True
+        except OSError:
+            if time.time() < entry["since"] + GIVE_UP:
+                return False
+            self._hub.log.error("%s has not answered for a week, and is not asked any more", what)
+            return True
+        if over:
+            self._hub.log.info("%s has ended", what)
+        return over
+
+
 class Undelivered:
     """Cancels that Slurm has not taken yet; they are kept in `cancels` of the spawners' states."""
 
-    GIVE_UP = 7 * 86400  # seconds: an account that is gone, or a cluster
     rows: ClassVar[set[int]] = set()  # ids of orm.Spawner
 
     def __init__(self, hub: Any) -> None:
@@ -86,8 +150,7 @@ class Undelivered:
                     continue
                 if await self._deliver(cancel):
                     self._next.pop(cancel["tag"], None)
-                    left = [other for other in (row.state or {}).get("cancels", []) if other != cancel]
-                    row.state = {**(row.state or {}), "cancels": left}
+                    drop(row, "cancels", cancel)
                     self._hub.db.commit()
                 else:
                     self._next[cancel["tag"]] = time.time() + min(300, (time.time() - cancel["since"]) / 10)
@@ -106,7 +169,7 @@ class Undelivered:
                 await ask("cancel", user=user, job=job, tag=cancel["tag"], timeout=SLURM)
                 self._hub.log.info("Job %s of %s is cancelled, as was asked for", job, user)
         except GateError as error:
-            if time.time() < cancel["since"] + self.GIVE_UP:
+            if time.time() < cancel["since"] + GIVE_UP:
                 return False
             self._hub.log.error("Job %s of %s could not be cancelled for a week, and will not be: %s", job, user, error)
         return True

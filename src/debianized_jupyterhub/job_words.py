@@ -82,6 +82,17 @@ def running(number: int, node: str, end: int | None) -> str:
     return f"Your server is job {number} on {node}.{until}"
 
 
+def silent(node: str, since: float) -> str:
+    """Return what the page of a user says whose server cannot be reached `since` a time (seconds since 1970)."""
+    how = "If you do not want to wait for that, stop it and start another one."
+    return f"Node {node} stopped answering {_moment(int(since))}. Your server may still run there, and can be used again when the node is back. {how}"
+
+
+def left(number: int | None, node: str) -> str:
+    """Return what the page of a user says who has a server, perhaps, that is not the current one any more."""
+    return f"An earlier server of yours, job {number}, may still run on node {node}, which does not answer. It is ended when the node is back."
+
+
 LABELS = {"cpus": "CPUs", "memory": "Memory", "gpus": "GPUs", "time": "Time"}
 FIELD = "profile"  # of the form and of user_options; the fields of what can be chosen begin with the profile's name
 # What belongs to a profile that is not chosen is not shown, where the browser can tell.

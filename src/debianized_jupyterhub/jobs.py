@@ -28,7 +28,7 @@ from .certificates import name_of
 from .endings import at
 from .gate import GateError, Refusal, ask
 from .job_gate import NOT_THERE
-from .job_records import SLURM, Job, Undelivered, number_of, questions
+from .job_records import LISTS, SLURM, Job, Left, Undelivered, keep, number_of, questions
 from .notices import OFFLINE, planned_stop
 from .paths import JOBS_CA
 from .profiles import setting
@@ -59,6 +59,7 @@ class JobSpawner(GateSpawner):
     _stands = "Asking Slurm."
     _over = ""  # why the server has ended, by its starter's word
     _linked = False  # to its starter, at this moment
+    _silent_since = 0.0  # time.time() from which on its node has not answered, 0 where it does
     _unfit: tuple[tuple[str, float], ...] = ()  # nodes that have refused a job, and when
     _asked_own = 0.0
     _patience = 0
@@ -76,13 +77,12 @@ class JobSpawner(GateSpawner):
         state = super().get_state()
         if self.job:
             state["job"] = asdict(self.job)
-        if kept := (self.orm_spawner.state or {}).get("cancels"):
-            state["cancels"] = kept
-        return state
+        kept = self.orm_spawner.state or {}
+        return {**state, **{name: kept[name] for name in LISTS if kept.get(name)}}
 
     def clear_state(self) -> None:
         super().clear_state()
-        self.job, self._over = self._begun, ""
+        self.job, self._over, self._silent_since = self._begun, "", 0.0
 
     @property
     def server(self) -> Any:
@@ -227,7 +227,8 @@ class JobSpawner(GateSpawner):
         It keeps away from nodes that have just refused one of this user's: they are idle, and Slurm would choose them again. Where no others are left, they are
         tried: they may have been mended, and else say what is wrong.
         """
-        shunned = sorted({node for node, when in self._unfit if time.monotonic() < when + SHUNNED})
+        silent = {entry["node"] for entry in self._left()}  # Slurm may not have noticed
+        shunned = sorted(silent | {node for node, when in self._unfit if time.monotonic() < when + SHUNNED})
         request = {"profile": job.profile, "chosen": chosen, "server": self.name, "tag": job.tag, "key": job.key}
         async with turns:
             if shunned:
@@ -381,22 +382,19 @@ class JobSpawner(GateSpawner):
             return 0
         if self._linked or job.number is None:
             return None
-        if job.control:
-            with contextlib.suppress(OSError):
-                reader, writer = await self._link()
-                with contextlib.closing(writer):
-                    await job_link.ask(reader, writer, {"action": "look"})
-                return None
+        if job.control and await self._starter_answers():
+            return None
         try:
             seen = await self._look(job, young=True)
         except (GateError, SpawnException) as error:
             self.log.error("Cannot see whether the server of %s runs: %s", self._log_name, error)
             return None
-        if self.job is not job:  # it has ended, or was stopped, meanwhile
+        if self.job is not job or self._over:  # it has ended, or was stopped, meanwhile
             return 0
         if seen and seen["state"] not in (*job_words.OVER, "COMPLETING"):
             return None
         self._note_end(f"{job_words.why_over(seen)}." if not seen or seen["state"] in job_words.OVER else "the job has ended.")
+        self._leave(job)
         await self._clean_up()
         return 0
 
@@ -418,6 +416,42 @@ class JobSpawner(GateSpawner):
         if seen and seen["tag"] == job.tag and self.job is job and (seen["end"] or 0) != job.end:
             job.end = seen["end"] or 0
             self._keep()
+
+    async def _starter_answers(self) -> bool:
+        try:
+            reader, writer = await self._link()
+            with contextlib.closing(writer):
+                await job_link.ask(reader, writer, {"action": "look"})
+        except OSError as error:
+            self._note_silence(error)
+            return False
+        self._silent_since = 0.0
+        return True
+
+    def _note_silence(self, error: OSError) -> None:
+        """Note whether the node does not answer, by what came of a connection to its starter."""
+        if isinstance(error, ConnectionRefusedError):  # it does
+            self._silent_since = 0.0
+        elif self.job and not self._silent_since:
+            self._silent_since = time.time()
+            self.log.warning("Node %s of %s, job %s, does not answer: %s", self.job.node, self._log_name, self.job.number, error)
+
+    def _leave(self, job: Job) -> None:
+        """Note that the server may still run, if its node does not answer: Slurm's word that its job is over does not end it there."""
+        if self._silent_since:
+            Left.add(self.orm_spawner, job)
+            self.user.db.commit()
+            self.log.warning("The server of %s, job %s, may still run on %s: it is ended when that answers", self._log_name, job.number, job.node)
+
+    def _left(self) -> list[dict[str, Any]]:
+        """Return the user's servers of this name that may still run elsewhere."""
+        return (self.orm_spawner.state or {}).get("left", [])
+
+    @property
+    def news(self) -> list[str]:
+        """What the user is to know of servers on nodes that do not answer, for pages."""
+        now = [job_words.silent(self.job.node, self._silent_since)] if self.job and self._silent_since else []
+        return now + [job_words.left(entry["number"], entry["node"]) for entry in self._left()]
 
     async def _clean_up(self) -> None:
         """Take away what a job has left that has ended without its starter: its key, which goes with a cancel, though it is over."""
@@ -445,10 +479,11 @@ class JobSpawner(GateSpawner):
                 reader, writer = await self._link()
                 with contextlib.closing(writer):
                     await job_link.ask(reader, writer, {"action": "look"})
-                    self._linked = True
+                    self._linked, self._silent_since = True, 0.0
                     if ended := (await job_link.said(reader)).get("ended"):
                         self._note_end(job_words.line(ended))
             except OSError as error:
+                self._note_silence(error)
                 if isinstance(error, job_link.Stranger) and str(error) != said:
                     said = str(error)
                     self.log.error("%s: %s", self._log_name, said)
@@ -471,6 +506,7 @@ class JobSpawner(GateSpawner):
         if self.job is None:
             await super().stop(now)
         elif not (self.job.control and await self._asked_to_end()):
+            self._leave(self.job)
             await self._cancel()
 
     async def _asked_to_end(self) -> bool:
@@ -484,6 +520,7 @@ class JobSpawner(GateSpawner):
                     return True
                 raise OSError("the connection has broken")
         except OSError as error:  # TimeoutError is one
+            self._note_silence(error)
             self.log.warning("Cannot end %s by its starter, so its job is cancelled: %s", self._log_name, error)
             return False
 
@@ -496,9 +533,7 @@ class JobSpawner(GateSpawner):
             await self.do("cancel", job=job.number, tag=job.tag, timeout=SLURM)
         except GateError as error:
             self.log.warning("The job of %s (%s) will be cancelled later: %s", self._log_name, job.number or job.tag, error)
-            state = self.orm_spawner.state or {}
-            kept = [*state.get("cancels", []), {"user": self.user.name, "tag": job.tag, "number": job.number, "since": int(time.time())}]
-            self.orm_spawner.state = {**state, "cancels": kept}
+            keep(self.orm_spawner, "cancels", {"user": self.user.name, "tag": job.tag, "number": job.number, "since": int(time.time())})
             self.user.db.commit()
             Undelivered.rows.add(self.orm_spawner.id)
 
@@ -544,8 +579,9 @@ def go_on_with_starts(hub: Any) -> None:
     unreachable = 0
     for row in hub.db.query(orm.Spawner):
         state = row.state or {}
-        if state.get("cancels"):
-            Undelivered.rows.add(row.id)
+        for name, owed in (("cancels", Undelivered), ("left", Left)):
+            if state.get(name):
+                owed.rows.add(row.id)
         if state.get("job") and not state["job"].get("up"):
             spawner = hub.users[row.user].spawners[row.name]
             spawner.server = None  # it has no address yet, at which JupyterHub would look for it

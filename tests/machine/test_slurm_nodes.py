@@ -1,6 +1,7 @@
 """Notebook servers as Slurm jobs on other machines: docs/slurm.md, "Other machines". One machine is the hub, one slurmctld and a node, one another node."""
 
 import contextlib
+import json
 import re
 import socket
 import subprocess
@@ -9,8 +10,8 @@ import threading
 import pytest
 import requests
 from harness import downloads, wait_for
-from hubclient import Hub, Prober
-from test_slurm import BEFORE_PACKAGES, CONF, SERVER, start
+from hubclient import Hub, HubError, Prober, page_text
+from test_slurm import BEFORE_PACKAGES, CONF, SERVER, STARTER, start
 
 pytestmark = pytest.mark.slow  # three machines
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
@@ -219,6 +220,97 @@ def test_local_server_beside(cluster, alice):
     start(alice, "")
     assert cluster["hub"].sh(SERVER) and cluster["hub"].sh("ls /run/jupyterhub-servers/server-*.sock")
     assert alice.kernel().execute("6 * 7") == "42"
+    alice.stop()
+
+
+def home(user):
+    return page_text(user.get("/hub/home"))
+
+
+@contextlib.contextmanager
+def cut_off(cluster, name):
+    """Cut the cable of a machine; it is whole again at the end."""
+    cluster["hub"].sh(f"ip link set to-{name} down")
+    try:
+        yield
+    finally:
+        cluster["hub"].sh(f"ip link set to-{name} up")
+
+
+SILENT = r"Node two stopped answering at \d\d:\d\d\. Your server may still run there, and can be used again when the node is back\."
+LEFT = r"An earlier server of yours, job \d+, may still run on node two, which does not answer\. It is ended when the node is back\."
+
+
+def test_end_on_a_node_is_noticed(cluster, alice):
+    start(alice, "two")
+    cluster["hub"].sh("scancel --user=alice")
+    wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=3)
+    assert "Its Slurm job was cancelled." in home(alice)
+    for victim in (SERVER, STARTER):
+        start(alice, "two")
+        cluster["two"].sh(f"kill -9 $({victim})")
+        wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=3)
+        assert "Your server ended on " in home(alice)
+        wait_for(lambda: cluster["two"].sh(f"{SERVER} || true") == "", "no server is left", timeout=20)
+    assert not re.search(LEFT, home(alice))
+
+
+def test_slurmctld_is_away_for_a_minute(cluster, alice):
+    """It is on another machine than hub and server."""
+    start(alice, "two")
+    with Prober(alice, f"{alice.prefix}api/status") as notebook:
+        cluster["one"].sh("systemctl stop slurmctld; sleep 60; systemctl start slurmctld", timeout=120)
+        wait_for(lambda: cluster["hub"].run("sinfo", check=False).returncode == 0, "Slurm answers", timeout=30, every=0.5)
+    assert notebook.failures == [] and alice.server_ready
+    alice.stop()
+
+
+def test_node_is_cut_off(cluster, alice):
+    """It is noticed, and the server goes on when the node is back; or the user has another one meanwhile, and then the old one is ended."""
+    start(alice, "two")
+    kernel, server = alice.kernel(), cluster["two"].sh(SERVER)
+    kernel.execute("held = 42")
+    with cut_off(cluster, "two"):
+        wait_for(lambda: re.search(SILENT, home(alice)), "the hub has noticed", timeout=120, every=1)
+        assert alice.server_ready
+        with pytest.raises(HubError, match="Your server appears to be down"):
+            alice.get(f"{alice.prefix}api/status", timeout=60)
+    wait_for(lambda: not re.search(SILENT, home(alice)), "the hub has noticed", timeout=60, every=1)
+    kernel.connect()
+    assert kernel.execute("held") == "42"
+    with cut_off(cluster, "two"):
+        wait_for(lambda: re.search(SILENT, home(alice)), "the hub has noticed", timeout=120, every=1)
+        alice.stop()
+        assert re.search(LEFT, home(alice)) and not re.search(SILENT, home(alice))
+        start(alice, "one")
+        assert alice.kernel().execute("6 * 7") == "42"
+        rows = json.loads(cluster["hub"].sh("jupyterhub-ctl sessions --json"))
+        assert sorted((row["state"], row["job"]["node"]) for row in rows) == [("left", "two"), ("ready", "one")]
+        cluster["hub"].sh("systemctl restart jupyterhub")
+        wait_for(Hub().answers, "the hub answers again", timeout=20)
+        assert re.search(LEFT, home(alice)) and cluster["two"].sh(SERVER) == server
+    wait_for(lambda: not re.search(LEFT, home(alice)), "the hub has heard of its end", timeout=60, every=1)
+    assert cluster["two"].sh(f"{SERVER} || true") == ""
+    assert alice.kernel().execute("6 * 7") == "42"  # the new one is as it was
+    alice.stop()
+
+
+def test_slurm_gives_up_a_node_that_is_cut_off(cluster, alice):
+    """Its word that the job is over does not end the server there."""
+    nodes = "sinfo --noheader --Node --format='%N %t'"  # idle*: slurmctld has not heard of it since it was cut off
+    wait_for(lambda: "two idle" in cluster["hub"].sh(nodes).splitlines(), "Slurm has the node back", timeout=200, every=1)
+    start(alice, "two")
+    server = cluster["two"].sh(SERVER)
+    with cut_off(cluster, "two"):
+        cluster["one"].sh("scontrol update NodeName=two State=DOWN Reason=cut")  # as after SlurmdTimeout
+        wait_for(lambda: not alice.server_ready, "the hub has noticed", timeout=150, every=1)
+        page = home(alice)
+        assert re.search(r"Your server ended on .*: its node has failed\.", page) and re.search(LEFT, page)
+        assert cluster["two"].sh(SERVER) == server
+    cluster["one"].sh("scontrol update NodeName=two State=RESUME")
+    wait_for(lambda: not re.search(LEFT, home(alice)), "the hub has heard of its end", timeout=60, every=1)
+    assert cluster["two"].sh(f"{SERVER} || true") == ""
+    start(alice, "two")
     alice.stop()
 
 
