@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import secrets
 import socket
 import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -32,13 +33,16 @@ from .job_records import LISTS, SLURM, Job, Left, Undelivered, keep, number_of, 
 from .notices import OFFLINE, planned_stop
 from .paths import JOBS_CA
 from .profiles import setting
-from .spawner import Bare, GateSpawner, _told, turns
+from .spawner import Bare, GateSpawner, _told
 
 BRING_BACK = "Put it back from a backup, or from the other hub of a pair, and restart the hub"
 FOREVER = 10**9  # seconds
 NEAR = 660  # seconds before the end of a job, from which on it is worth a question to its owner: culler.py is about to announce it
 SHUNNED = 600  # seconds for which a user's jobs keep away from a node that has refused one
-OWN_PAUSE = 5  # seconds between questions that are asked as the user, each of which opens a session
+OWN_PAUSE = 5  # seconds between questions that are asked as one user, each of which opens a session
+OWN_APART = 0.5  # seconds between such questions of all users: many wait at a time
+# A whole class may come at once: forms and submissions are processes, and the hub needs a core for its pages.
+at_once = asyncio.Semaphore(os.cpu_count() or 1)
 UNREACHABLE = "Servers on other machines than the hub's are not set up. Ask your administrator."
 
 
@@ -62,6 +66,7 @@ class JobSpawner(GateSpawner):
     _silent_since = 0.0  # time.time() from which on its node has not answered, 0 where it does
     _unfit: tuple[tuple[str, float], ...] = ()  # nodes that have refused a job, and when
     _asked_own = 0.0
+    _next_own: ClassVar[float] = 0.0
     _patience = 0
     start_timeout: int
     _spawn_future: Any = None
@@ -137,7 +142,8 @@ class JobSpawner(GateSpawner):
             return own
         complaint, found = "", []
         try:
-            found = (await self.do("profiles", timeout=15))["profiles"]
+            async with at_once:
+                found = (await self.do("profiles", timeout=15))["profiles"]
         except GateError as error:
             complaint = str(error)
         return job_words.form(found, self.orm_spawner.user_options or {}, local=setting() != "only", complaint=complaint)
@@ -230,7 +236,7 @@ class JobSpawner(GateSpawner):
         silent = {entry["node"] for entry in self._left()}  # Slurm may not have noticed
         shunned = sorted(silent | {node for node, when in self._unfit if time.monotonic() < when + SHUNNED})
         request = {"profile": job.profile, "chosen": chosen, "server": self.name, "tag": job.tag, "key": job.key}
-        async with turns:
+        async with at_once:
             if shunned:
                 try:
                     return await self.do("submit", **request, without=shunned, timeout=SLURM)
@@ -287,8 +293,9 @@ class JobSpawner(GateSpawner):
         assert job.number is not None
         seen = await questions.about(job.number, self.user.name, young=young)
         if seen is None:
-            await asyncio.sleep(max(0, self._asked_own + OWN_PAUSE - time.monotonic()))
-            self._asked_own = time.monotonic()
+            self._asked_own = max(time.monotonic(), self._asked_own + OWN_PAUSE, JobSpawner._next_own)
+            JobSpawner._next_own = self._asked_own + OWN_APART
+            await asyncio.sleep(self._asked_own - time.monotonic())
             seen = (await ask("state", own=self.user.name, addresses=True, timeout=SLURM))["jobs"].get(str(job.number))
         if seen and seen["tag"] != job.tag and seen["state"] not in job_words.OVER and not job.control:
             raise self._not_started("The comment of the job is not the one that it was started with.")

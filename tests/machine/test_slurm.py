@@ -3,9 +3,11 @@
 Resources are granted by Slurm's count; that limits bite is not tested here, since machines on hybrid cgroups have no controllers.
 """
 
+import concurrent.futures
 import contextlib
 import json
 import re
+import threading
 import time
 
 import pytest
@@ -334,6 +336,19 @@ def test_kill_is_noticed(slurm, alice, victim):
     wait_for(lambda: not jobs(slurm), "the job is over", timeout=20)
     wait_for(lambda: slurm.sh(f"{SERVER} || true") == "", "no server is left", timeout=20)
     start(alice, "small")
+
+
+@pytest.mark.slow
+def test_files_of_a_long_job_stay(slurm, alice):
+    """systemd removes what nobody has touched for 10 days from /tmp; here it is one second."""
+    start(alice, "small")
+    kernel = alice.kernel()
+    slurm.write("/root/tmp.conf", "d /tmp 1777 root root 1s\n")
+    slurm.sh("touch /tmp/old; sleep 2; systemd-tmpfiles --clean /root/tmp.conf")
+    assert slurm.sh("ls /tmp/old 2>/dev/null || true") == ""
+    assert slurm.sh("ls /tmp/jupyterhub-*/runtime/kernel-*.json")
+    assert kernel.execute("6 * 7") == "42"
+    alice.stop()
 
 
 @pytest.mark.slow
@@ -683,3 +698,78 @@ def test_verify_knows_what_slurm_has(slurm):
         assert [what for _, _, what, _, _ in verify(slurm, "profiles") if "whether Slurm has the QOS low" in what]
     finally:
         slurm.sh("[ ! -e /usr/bin/sbatch.away ] || mv /usr/bin/sbatch.away /usr/bin/sbatch; cp /root/profiles.conf /etc/jupyterhub/")
+
+
+class Stopwatch:
+    """How long a page takes, asked for again and again in the background, in seconds."""
+
+    def __init__(self, user, path):
+        self.user, self.path, self.times, self.over = user, path, [], threading.Event()
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
+        return self
+
+    def ask(self):
+        while not self.over.is_set():
+            begun = time.monotonic()
+            self.user.get(self.path)
+            self.times.append(time.monotonic() - begun)
+            self.over.wait(0.1)
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
+
+    def __str__(self):
+        times = sorted(self.times)
+        return f"{self.path}: {len(times)} times, median {times[len(times) // 2]:.3f} s, longest {', '.join(f'{seconds:.3f}' for seconds in times[-5:])}"
+
+
+CROWD = [f"student{number}" for number in range(50)]
+ROOM = 8  # CPUs in CONF
+ALL_JOBS = "squeue --noheader --format=%T"
+
+
+@pytest.fixture(scope="module")
+def crowd(slurm, hub):
+    """Users without servers."""
+    slurm.sh("for name in " + " ".join(CROWD) + '; do useradd --create-home --groups users "$name"; echo "$name:secret"; done | chpasswd', timeout=120)
+    return [hub.login(name, "secret") for name in CROWD]
+
+
+def has_server(user):
+    """Has the user a server, or one that starts or ends?"""
+    return bool(user.hub_api("GET", f"/users/{user.name}").json()["servers"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("private", [False, True])
+def test_fifty_at_once(held, crowd, say, private):
+    """All wait with a reason, and then run, or wait with another; the hub's pages answer within half a second, also where each owner has to be asked about his
+    job. Not while servers start, as it is done on this machine, and not on nodes.
+    """
+    machine = held
+    machine.sh("scancel --user=alice")
+    if private:
+        machine.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
+    try:
+        with Stopwatch(crowd[0], "/hub/home") as page:
+            with concurrent.futures.ThreadPoolExecutor(len(crowd)) as threads:
+                list(threads.map(lambda user: ask_for(user, "waiting"), crowd))
+            wait_for(lambda: machine.sh(ALL_JOBS).split() == ["PENDING"] * len(crowd), "all have jobs", timeout=120, every=1)
+            assert all("waits: the partition is off" in where_it_stands(user) for user in crowd)
+        say(str(page))
+        assert max(page.times) < 0.5
+        let_go(machine)
+        wait_for(lambda: sum(user.server_ready for user in crowd) == ROOM, "as many run as there is room for", timeout=120, every=1)
+        states = [where_it_stands(user) for user in crowd if not user.server_ready]
+        assert len(states) == len(crowd) - ROOM
+        for words in states:
+            assert re.match(r"Job \d+ waits: (other jobs come first|there is not enough room yet)\.", words)
+    finally:
+        machine.sh("scancel --state=PENDING --partition=off; scancel --partition=off")
+        wait_for(lambda: machine.sh(ALL_JOBS) == "", "no job is left", timeout=120, every=1)
+        wait_for(lambda: not any(has_server(user) for user in crowd), "the hub has noticed", timeout=120, every=1)
+        machine.sh("sed -i /PrivateData/d /etc/slurm/slurm.conf; scontrol reconfigure")
