@@ -35,10 +35,11 @@ SelectTypeParameters=CR_Core_Memory
 StateSaveLocation=/var/lib/slurm/slurmctld
 SlurmdSpoolDir=/var/lib/slurm/slurmd
 SlurmdParameters=config_overrides
+GresTypes=gpu
 MpiDefault=none
 KillWait=5
 SchedulerParameters=sched_interval=2,bf_interval=2
-NodeName=localhost NodeAddr={ADDRESS} CPUs=8 RealMemory=16000
+NodeName=localhost NodeAddr={ADDRESS} CPUs=8 RealMemory=16000 Gres=gpu:fake:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP
 PartitionName=off Nodes=ALL MaxTime=1-0 State=DOWN
 PartitionName=percpu Nodes=ALL MaxTime=1-0 DefMemPerCPU=300 State=UP
@@ -68,7 +69,13 @@ partition = nowhere
 
 [huge]
 memory = 900G
+
+[gpu]
+memory = 400M
+gpus = 1-2
+gpu-type = fake
 """
+GPUS = "Name=gpu Type=fake File=/srv/gpu[0-1]\n"  # /dev/null and /dev/zero
 SERVER = "pgrep --uid alice --full bin/jupyterhub-singleuser"
 STARTER = "pgrep --uid alice --full libexec/jupyterhub/job-starter"
 
@@ -86,6 +93,8 @@ def slurm(debian_13, machine, hub):
     machine.sh(f"ip address add {ADDRESS}/32 dev lo")
     machine.write("/etc/slurm/slurm.conf", CONF)
     machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
+    machine.write("/etc/slurm/gres.conf", GPUS)
+    machine.sh("for gpu in 0:null 1:zero; do touch /srv/gpu${gpu%:*}; mount --bind /dev/${gpu#*:} /srv/gpu${gpu%:*}; done")
     machine.sh("install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd; systemctl restart munge slurmctld slurmd")
     wait_for(lambda: "idle" in machine.run("sinfo", "--noheader", check=False).stdout, "the node is there", timeout=30, every=0.5)
     machine.write("/etc/jupyterhub/profiles.conf", PROFILES)
@@ -698,6 +707,34 @@ def test_verify_knows_what_slurm_has(slurm):
         assert [what for _, _, what, _, _ in verify(slurm, "profiles") if "whether Slurm has the QOS low" in what]
     finally:
         slurm.sh("[ ! -e /usr/bin/sbatch.away ] || mv /usr/bin/sbatch.away /usr/bin/sbatch; cp /root/profiles.conf /etc/jupyterhub/")
+
+
+@pytest.mark.slow
+def test_gpus(slurm, alice):
+    """Granted by Slurm's count, and shown to the user's programs; who wants more than there are waits, or is refused."""
+    form = alice.get("/hub/spawn").text
+    assert 'name="gpu.gpus"' in form
+    assert "The profile gpu has gpus 1 to 2, not 3" in failure(alice, "gpu", gpus="3")
+    start(alice, "gpu", gpus="1")
+    number = jobs(slurm).split()[0]
+    assert re.search(r"GRES=gpu:fake:1\(IDX:[01]\)", slurm.sh(f"scontrol --details show job {number}"))
+    kernel = alice.kernel()
+    seen = "import os; sorted(f'{name}={value}' for name, value in os.environ.items() if 'GPU' in name or 'CUDA' in name)"
+    assert re.search(r"'CUDA_VISIBLE_DEVICES=[01]'", kernel.execute(seen)), slurm.sh(f"tr '\\0' '\\n' </proc/$({STARTER})/environ")
+    assert kernel.execute(f"os.environ['MEM_LIMIT'] == '{400 << 20}'") == "True"
+    job = one_row(slurm)[0]["job"]
+    assert (job["gpus"], job["memory"]) == (1, 400 << 20)
+    other = slurm.run("sbatch", "--parsable", "--gres=gpu:fake:2", "--wrap=true", "--output=/dev/null", user="alice").stdout.strip()
+    alice.stop()
+    wait_for(lambda: other not in jobs(slurm), "both GPUs are free for others", timeout=30)
+    held = slurm.run("sbatch", "--parsable", "--gres=gpu:fake:1", "--wrap=sleep 600", "--output=/dev/null", user="alice").stdout.strip()
+    wait_for(lambda: f"{held} wrap RUNNING" in jobs(slurm), "one GPU is taken", timeout=30)
+    ask_for(alice, "gpu", gpus="2")
+    assert wait_for(lambda: re.search(r"waits: there is not enough room yet", where_it_stands(alice)), "the page says why it waits", timeout=30)
+    slurm.run("scancel", held, user="alice")
+    ready(alice)
+    alice.get(alice.prefix)
+    assert "'CUDA_VISIBLE_DEVICES=0,1'" in alice.kernel().execute(seen)
 
 
 class Stopwatch:

@@ -19,7 +19,7 @@ def printed(*rows):
 
 
 def row(number="7", user="alice", state="RUNNING", reason="None", node="n1", end="1800000000", resources="cpu=2,mem=400M", comment=f"jupyterhub:{TAG}:999"):
-    return number, user, state, reason, node, "1700000000", end, resources, comment
+    return number, user, state, reason, node, "1700000000", end, resources, "N/A", comment
 
 
 def test_rows_of_squeue():
@@ -43,6 +43,13 @@ def test_rows_of_squeue():
 )
 def test_amounts(text, found):
     assert tuple(jobs.amounts(text)[key] for key in ("cpus", "memory", "gpus")) == found
+
+
+@pytest.mark.parametrize(
+    "devices, gpus", [("gres/gpu:a100:2", 2), ("gres/gpu:1", 1), ("gres/gpu=3", 3), ("gres/gpu:1,gres/shard:7", 1), ("N/A", None), ("gres/gpu:x", None)]
+)
+def test_gpus_that_are_not_counted(devices, gpus):
+    assert jobs.amounts("cpu=1", devices)["gpus"] == gpus
 
 
 def test_job_of_the_hub_and_slurms_word():

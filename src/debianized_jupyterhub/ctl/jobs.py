@@ -25,6 +25,7 @@ FIELDS = {
     "starttime": 20,
     "endtime": 20,
     "tres-alloc": 400,
+    "tres-per-node": 200,  # GPUs, which are in the former only where AccountingStorageTRES has them
     "comment": 400,
 }
 UNITS = {"": 1 << 20, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50}
@@ -114,7 +115,7 @@ def rows(text: str, mark: str) -> dict[int, dict[str, Any]]:
     parts = [part.strip() for part in text.split(f"|{mark}|")]
     found = {}
     for first in range(0, len(parts) - len(FIELDS) + 1, len(FIELDS)):
-        number, user, state, reason, node, start, end, resources, comment = parts[first : first + len(FIELDS)]
+        number, user, state, reason, node, start, end, resources, devices, comment = parts[first : first + len(FIELDS)]
         if re.fullmatch(r"[0-9]{1,10}", number):
             told = job_gate.COMMENT.fullmatch(comment)
             found[int(number)] = {
@@ -125,16 +126,18 @@ def rows(text: str, mark: str) -> dict[int, dict[str, Any]]:
                 "start": job_gate.moment(start),
                 "end": job_gate.moment(end),
                 "tag": told[1] if told else "",
-                **amounts(resources),
+                **amounts(resources, devices),
             }
     return found
 
 
-def amounts(resources: str) -> dict[str, int | None]:
-    """Return what is in resources as Slurm writes them (cpu=2,mem=1500M,gres/gpu=1): cpus, memory in bytes, gpus."""
+def amounts(resources: str, devices: str = "") -> dict[str, int | None]:
+    """Return what is in resources as Slurm writes them (cpu=2,mem=1500M,gres/gpu=1), and in `devices` (gres/gpu:a100:1): cpus, memory in bytes, gpus."""
     found = dict(part.split("=", 1) for part in resources.split(",") if "=" in part)
     memory = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMGTP]?)", found.get("mem", ""))
     counts = {key: int(found[name]) if found.get(name, "").isdecimal() else None for key, name in (("cpus", "cpu"), ("gpus", "gres/gpu"))}
+    gpus = [int(count) for count in re.findall(r"\bgres/gpu(?::[^:,=]+)?[:=]([0-9]{1,6})(?=,|$)", devices)]
+    counts["gpus"] = counts["gpus"] or sum(gpus) or None
     return {**counts, "memory": int(float(memory[1]) * UNITS[memory[2]]) if memory else None}
 
 
