@@ -129,7 +129,11 @@ def test_status_counts(monkeypatch):
 def test_logs_are_elsewhere(monkeypatch):
     away = SERVER | {"state": {"job": STATE["job"]}}
     waits = SERVER | {"state": {"job": STATE["job"] | {"node": "", "address": "", "control": 0}}}
-    monkeypatch.setattr(logs, "Hub", lambda: type("Hub", (), {"user": lambda _self, _name: {"servers": {"": away, "b": waits}}})())
+    known = [{"name": "alice2", "servers": {"": SERVER}}, {"name": "alice", "servers": {"": away, "b": waits}}]  # by a part of the name
+    monkeypatch.setattr(logs, "Hub", lambda: type("Hub", (), {"users": lambda _self, name_filter: known})())
+    monkeypatch.setattr(jobs, "wanted", lambda: False)
+    assert list(logs._elsewhere("alice", 1001)) == []
+    monkeypatch.setattr(jobs, "wanted", lambda: True)
     first, second = logs._elsewhere("alice", 1001)
     assert first == "the server of alice is job 7 on n1; its log is in the journal there: `journalctl -t jupyterhub-singleuser _UID=1001`"
     assert second == "the server 'b' of alice is job 7, which has not begun: `squeue --job=7` says why"

@@ -54,8 +54,10 @@ def logs(name: str, since: str, follow: bool) -> None:
 def _elsewhere(name: str, uid: int | None) -> Iterator[str]:
     """Yield where the logs of a user's servers are which are jobs of Slurm's on other machines, or wait."""
     servers: dict[str, Any] = {}
-    with contextlib.suppress(HubDown, HubRefused):
-        servers = (Hub().user(name) or {}).get("servers", {})
+    if jobs.wanted():
+        with contextlib.suppress(HubDown, HubRefused):
+            # Asked for a user that it does not know, the hub would write a line about him into the log that we are about to show.
+            servers = next((user["servers"] for user in Hub().users(name_filter=name) if user["name"] == name), {})
     for server, model in servers.items():
         job, what = jobs.known(model), f"the server {server!r}" if server else "the server"
         if job and not job.control:
