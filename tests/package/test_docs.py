@@ -1,5 +1,6 @@
 """What installed files say of other files is true: links between pages, and paths."""
 
+import functools
 import gzip
 import os.path
 import re
@@ -24,6 +25,7 @@ def texts(package):
         yield path, (gzip.decompress(content) if path.endswith(".gz") else content).decode(errors="replace")
 
 
+@functools.cache
 def exists(package, path):
     """Is there such a file or folder in the package? A `*` stands for any part of a name, and the last part may be the start of a name."""
     pattern = re.compile(re.escape(path.rstrip("/")).replace(r"\*", "[^/]*") + r"(?:$|/)")
