@@ -16,6 +16,7 @@ from browser import lab_of, log_in
 from harness import wait_for
 from hubclient import HubError
 from playwright.sync_api import expect
+from test_boundary import ask_gate
 
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
 # Without a slurm.conf slurmd looks for one for a minute and a half before its installation goes on.
@@ -270,6 +271,40 @@ def test_profile_of_others_is_refused(slurm, alice):
     assert "alice is in none of its groups: team" in journal
     assert "Traceback" not in slurm.journal("-u", "jupyterhub")
     assert jobs(slurm) == ""
+
+
+@pytest.mark.slow
+def test_jobs_and_servers_of_others(held, hub, alice):
+    """Neither by the pages and the API, nor by the account of a hub that was taken over, which asks the gate by hand."""
+    machine = held
+    machine.add_user("bob")
+    machine.add_user("mallory", groups=())
+    bob = hub.login("bob", "secret")
+    number = waiting(machine, alice)
+    his = machine.run("sbatch", "--parsable", "--partition=off", "--chdir=/tmp", "--wrap=sleep 100", user="bob").stdout.strip()
+    tag = machine.sh(f"squeue --noheader --job={number} --format=%k").partition(":")[2]
+    for method, path in (("DELETE", "/users/alice/server"), ("POST", "/users/alice/server")):
+        with pytest.raises(HubError, match=r"\b40[34]\b"):
+            bob.hub_api(method, path)
+    submit = {"action": "submit", "chosen": {}, "server": "", "tag": "0" * 16, "key": "0" * 64}
+    for wish in (
+        {**submit, "user": "mallory", "profile": "small"},
+        {**submit, "user": "root", "profile": "small"},
+        {**submit, "user": "bob", "profile": "team"},
+        {"action": "state", "own": "mallory"},
+    ):
+        answer = json.loads(ask_gate(machine, json.dumps(wish)))
+        assert answer["ok"] is False and answer["error"] and "\n" not in answer["error"], (wish, answer)
+    # What is not the user's, or has not the mark of the hub's job, is another job: the one that is meant is over.
+    for user, job, mark in (("bob", number, tag), ("bob", his, tag), ("alice", his, "0" * 16), ("alice", number, "0" * 16)):
+        assert json.loads(ask_gate(machine, json.dumps({"action": "cancel", "user": user, "job": int(job), "tag": mark})))["ok"]
+    assert machine.sh("squeue --noheader --format='%i %u' | sort").splitlines() == sorted([f"{number} alice", f"{his} bob"])
+    machine.sh(f"scancel {his}")
+    let_go(machine)
+    ready(alice)
+    for path in ("api/status", "lab"):
+        with pytest.raises(HubError, match=r"\b40[34]\b"):
+            bob.get(f"/user/alice/{path}")
 
 
 def test_node_that_does_not_fit_is_refused(slurm, alice):

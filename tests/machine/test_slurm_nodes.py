@@ -11,10 +11,10 @@ import pytest
 import requests
 from harness import downloads, wait_for
 from hubclient import Hub, HubError, Prober, page_text
-from test_slurm import BEFORE_PACKAGES, CONF, SERVER, STARTER, start
+from test_slurm import BEFORE_PACKAGES, CONF, SERVER, STARTER, failure, start
 
 pytestmark = pytest.mark.slow  # three machines
-PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
+PACKAGES = ("--no-install-recommends", "faketime", "slurmctld", "slurmd", "slurm-client", "munge")
 MACHINES = {"hub": "10.0.0.1", "one": "10.0.0.2", "two": "10.0.0.3"}
 HUB_PORT = 8443
 NODES = "NodeName=one,two CPUs=8 RealMemory=16000\nPartitionName=one Nodes=one State=UP\nPartitionName=two Nodes=two State=UP\n"
@@ -169,6 +169,13 @@ def new_token(user):
     return user.hub_api("POST", f"/users/{user.name}/tokens", json={"note": "of a test"}).json()["token"]
 
 
+def certificate_of(node, folder):
+    """Return the files with certificate and key of alice's server on a node, copied to the folder (two str)."""
+    for name in ("CERT", "KEY"):
+        (folder / name).write_text(node.sh(f"cat {variable(node, f'JUPYTERHUB_SSL_{name}FILE')}"))
+    return str(folder / "CERT"), str(folder / "KEY")
+
+
 def refused(url, **options):
     """Is a request refused before anybody looks at it?"""
     try:
@@ -186,13 +193,11 @@ def test_nobody_without_a_certificate(cluster, alice, tmp_path):
     port = re.search(rf"{re.escape(MACHINES['two'])}:(\d+) ", listening)[1]
     assert listening.count("pid=") == 1
     server, hubs = f"https://{MACHINES['two']}:{port}{alice.prefix}api", f"https://{MACHINES['hub']}:{HUB_PORT}/hub/api/"
-    theirs = [tmp_path / "cert", tmp_path / "key"]
-    for file, name in zip(theirs, ("JUPYTERHUB_SSL_CERTFILE", "JUPYTERHUB_SSL_KEYFILE"), strict=True):
-        file.write_text(node.sh(f"cat {variable(node, name)}"))
+    theirs = certificate_of(node, tmp_path)
     for url in (server, hubs, server.replace("https", "http"), hubs.replace("https", "http")):
         assert refused(url)
-    assert refused(server, cert=tuple(map(str, theirs)))  # one of a server: no server passes for the hub
-    assert not refused(hubs, cert=tuple(map(str, theirs)))
+    assert refused(server, cert=theirs)  # one of a server: no server passes for the hub
+    assert not refused(hubs, cert=theirs)
     assert hub.sh(f"stat -c '%a %U' {CA}; stat -c '%a %U %G' /run/jupyterhub-servers/proxy.json") == ("600 jupyterhub\n640 jupyterhub jupyterhub-proxy")
 
 
@@ -220,6 +225,59 @@ def test_local_server_beside(cluster, alice):
     start(alice, "")
     assert cluster["hub"].sh(SERVER) and cluster["hub"].sh("ls /run/jupyterhub-servers/server-*.sock")
     assert alice.kernel().execute("6 * 7") == "42"
+    alice.stop()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("echo a key of this machine alone, which no other has >/etc/munge/munge.key", id="another munge key"),
+        pytest.param(
+            "mkdir -p /etc/systemd/system/munge.service.d; cd /etc/systemd/system/munge.service.d; printf '[Service]\\n%s\\n%s\\n' >50-test.conf"
+            " Environment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1 Environment=FAKETIME=-20m; systemctl daemon-reload",
+            id="clock behind",
+        ),
+    ],
+)
+def test_cluster_does_not_believe_the_hubs_machine(cluster, alice, change):
+    """One line on the page; journal and verify say where to look; nothing is left, and all is well again without a restart of the hub."""
+    hub = cluster["hub"]
+    begun = hub.sh("date '+%F %T'; sleep 1")
+    hub.sh(f"cp -p /etc/munge/munge.key /root/; {change}; systemctl restart munge", timeout=90)
+    try:
+        assert "Slurm does not answer at the moment. Try again later." in failure(alice, "two", timeout=120)
+        hint = "all machines need the same /etc/munge/munge.key, and the same time"
+        assert hint in hub.journal("-t", "jupyterhub-spawner", f"--since={begun}")
+        assert hint in hub.run("jupyterhub-ctl", "verify", "slurm", check=False, timeout=120).stdout
+    finally:
+        hub.sh(
+            "cp -p /root/munge.key /etc/munge/; rm -f /etc/systemd/system/munge.service.d/50-test.conf; systemctl daemon-reload; systemctl restart munge",
+            timeout=90,
+        )
+    assert hub.sh("squeue --noheader --user=alice") == "" and hub.sh("ls ~alice/.local/share/jupyterhub/jobs") == ""
+    start(alice, "two")
+    alice.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+def test_servers_token_changes_nothing_at_the_hub(cluster, alice, tmp_path):
+    """Neither this server nor another one, nor what is known of them."""
+    start(alice, "two")
+    certificate, token = certificate_of(cluster["two"], tmp_path), variable(cluster["two"], "JUPYTERHUB_API_TOKEN")
+    before = alice.hub_api("GET", "/users/alice").json()["servers"][""]
+    wishes = [
+        ("POST", "/users/alice/server", {"profile": "two"}),
+        ("POST", "/users/alice/servers/other", {"profile": "two"}),
+        ("DELETE", "/users/alice/server", {}),
+        ("PATCH", "/users/alice", {"admin": True}),
+        ("POST", "/users/alice/tokens", {}),
+        ("POST", "/batchspawner", {"port": 1}),
+    ]
+    for method, path, body in wishes:
+        url, headers = f"https://{MACHINES['hub']}:{HUB_PORT}/hub/api{path}", {"Authorization": f"token {token}"}
+        answer = requests.request(method, url, json=body, headers=headers, cert=certificate, verify=False, timeout=10)
+        assert answer.status_code in (403, 404), (method, path, answer.text)
+    assert alice.hub_api("GET", "/users/alice").json()["servers"][""]["started"] == before["started"] and alice.server_ready
     alice.stop()
 
 
