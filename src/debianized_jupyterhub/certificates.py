@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from . import files
 from .paths import JOBS_CA, SERVERS
 
 DOMAIN = "jupyterhub-job"  # of servers' names; no DNS knows it
@@ -99,18 +100,6 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> str:
     return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()).decode()
 
 
-def _write(path: str, text: str, mode: int) -> None:
-    """Put `text` in place of a file of ours, whole or not at all."""
-    new = Path(f"{path}.new")
-    new.unlink(missing_ok=True)
-    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-
-
 def authorities(path: str = JOBS_CA) -> tuple[Authority, Authority]:
     """Return the authorities for hub and proxy, and for servers, from a file; they are made where it is not there. Raises SystemExit with one line."""
     how = "put it back from a backup; or end the jobs, remove it, and `systemctl restart jupyterhub`: the hub makes new ones, which only new jobs know"
@@ -118,7 +107,7 @@ def authorities(path: str = JOBS_CA) -> tuple[Authority, Authority]:
         text = Path(path).read_text()
     except FileNotFoundError:
         made = Authority.new("JupyterHub: hub and proxy"), Authority.new("JupyterHub: servers of jobs")
-        _write(path, "".join(_key_pem(authority.key) + authority.pem for authority in made), 0o600)
+        files.put(Path(path), "".join(_key_pem(authority.key) + authority.pem for authority in made), 0o600)
         return made
     except (OSError, UnicodeDecodeError) as error:
         raise SystemExit(f"{path}: {error}: {how}") from None
@@ -153,7 +142,8 @@ class Certificates:
     def renew(self) -> None:
         """Make those of hub and proxy anew; connections that there are go on with the old ones."""
         key, certificate = self._ours.issue("jupyterhub-proxy", OWN, CLIENT)
-        _write(FOR_PROXY, json.dumps({"key": key, "cert": certificate, "ca": self._servers.pem}), 0o640)  # the folder gives it to the proxy's group
+        made = json.dumps({"key": key, "cert": certificate, "ca": self._servers.pem})
+        files.put(Path(FOR_PROXY), made, 0o640)  # the folder gives it to the proxy's group
         for context, name, usage in ((self.server, self.host, LISTENER), (self.client, "jupyterhub", CLIENT)):
             with tempfile.NamedTemporaryFile("w") as file:  # Python takes them from files alone
                 file.write("".join(self._ours.issue(name, OWN, usage)))

@@ -111,7 +111,7 @@ def unplaced(link: Path) -> Path:
 
 
 def put(path: Path, content: str, mode: int = 0o644, gid: int = 0) -> None:
-    """Make `content` that of a file of root's (and of the group `gid`), in one step; it is there after a power cut, too. Raises OSError."""
+    """Make `content` that of a file of ours (and of the group `gid`, as root), in one step; it is there after a power cut, too. Raises OSError."""
     new = path.with_name(f"{path.name}.jupyterhub-ctl~")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:

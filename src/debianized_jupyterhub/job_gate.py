@@ -65,16 +65,20 @@ COMPLAINTS = (
 )
 
 
+def complaint_in(said: str) -> Complaint | None:
+    """Return what Slurm complains of in what it `said`, None for what is not known."""
+    return next((complaint for complaint in COMPLAINTS if complaint.says in said), None)
+
+
 def explained(said: str, profile: str = "") -> Refused:
     """Return the refusal for what Slurm `said`, in words for its user."""
     last = job_words.line(next((part for part in reversed(said.splitlines()) if part.strip()), ""))  # what came of it; tries that failed are before it
-    for complaint in COMPLAINTS:
-        if complaint.says in said:
-            place = f" (profile {profile} in {PROFILES})" if profile and "{}" in complaint.words else ""
-            return Refused(
-                complaint.words.format(profile) if complaint.words == NOT_THERE else f"{complaint.words.format(profile)} {ADMINISTRATOR}",
-                f"Slurm says: {last}{place}: {complaint.hint}",
-            )
+    if complaint := complaint_in(said):
+        place = f" (profile {profile} in {PROFILES})" if profile and "{}" in complaint.words else ""
+        return Refused(
+            complaint.words.format(profile) if complaint.words == NOT_THERE else f"{complaint.words.format(profile)} {ADMINISTRATOR}",
+            f"Slurm says: {last}{place}: {complaint.hint}",
+        )
     return Refused(f"Slurm refused: {last}. {ADMINISTRATOR}", f"Slurm says: {last}")
 
 
@@ -183,6 +187,11 @@ def cancel(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
     return {}
 
 
+def known_to_squeue(users: Iterable[str]) -> list[str]:
+    """Return those of the users that have an account: squeue would refuse all for one that it does not know."""
+    return sorted(filter(exists, users))
+
+
 def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
     """Answer with what Slurm knows of `jobs`, and of those of `users` alone; see `rows`. With `own`, the user is asked and not we."""
     mark = secrets.token_hex(8)
@@ -194,7 +203,7 @@ def state(request: dict[str, Any], mediate: Mediate) -> dict[str, Any]:
         return {"jobs": placed(rows(answer["text"], mark, [request["own"]]), request)}
     jobs = [int(number) for number in request["jobs"]]
     # Of all jobs: asked for one that it does not know, it would say nothing of the others.
-    users = [user for user in request["users"] if exists(user)]  # squeue would refuse all for one that it does not know
+    users = known_to_squeue(request["users"])
     text = run("squeue", "--noheader", "--states=all", f"--user={','.join(users)}", SQUEUE_FORMAT=layout) if users else ""
     found = {number: row for number, row in rows(text, mark, request["users"]).items() if number in jobs}
     return {"jobs": placed(found, request)}

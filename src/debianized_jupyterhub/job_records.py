@@ -101,16 +101,19 @@ class Left:
         cls.rows.add(row.id)
 
     async def end(self) -> None:
-        """End those whose nodes are back."""
+        """End those whose nodes are back; all are asked at once, since a node that does not answer takes its time."""
+        asked = []
         for number in sorted(self.rows):
             row = self._hub.db.get(orm.Spawner, number)
             entries = (row.state or {}).get("left", []) if row else []
             if not entries:
                 self.rows.discard(number)
-            for entry, over in zip(entries, await asyncio.gather(*map(self._end, entries)), strict=True):
-                if over and self._hub.db.get(orm.Spawner, number):
-                    drop(row, "left", entry)
-                    self._hub.db.commit()
+            asked += [(number, entry) for entry in entries]
+        ended = await asyncio.gather(*(self._end(entry) for _, entry in asked))
+        for (number, entry), over in zip(asked, ended, strict=True):
+            if over and (row := self._hub.db.get(orm.Spawner, number)):  # it may have gone meanwhile
+                drop(row, "left", entry)
+                self._hub.db.commit()
 
     async def _end(self, entry: dict[str, Any]) -> bool:
         """Return whether a server has ended, or cannot be waited for any longer."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from .. import accounts, job_gate, job_link, job_words, profiles
+from .. import job_gate, job_link, job_words, profiles
 from .common import default_setting
 
 PATIENCE = 8  # seconds for a program of Slurm's, which would wait up to 18 for a slurmctld that is away
@@ -90,7 +90,7 @@ def wanted() -> bool:
 
 def ask(users: Iterable[str]) -> dict[int, dict[str, Any]]:
     """Return what Slurm says of the jobs of `users`, by number: see `rows`. Raises job_gate.Refused, within PATIENCE seconds."""
-    there = sorted(filter(accounts.exists, users))  # squeue would refuse all for one that it does not know
+    there = job_gate.known_to_squeue(users)
     if not there:
         return {}
     mark = secrets.token_hex(8)  # jobs' owners write comments, which may have anything else in them

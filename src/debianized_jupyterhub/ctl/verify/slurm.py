@@ -34,8 +34,8 @@ def slurm() -> Findings:
     if code == 124:
         said = f"sinfo did not answer within {PATIENCE} s"
     if code:
-        known = next((complaint.hint for complaint in job_gate.COMPLAINTS if complaint.says in said), "")
-        mend = known or "`scontrol ping` and `systemctl status slurmctld munge` say more"
+        known = job_gate.complaint_in(said)
+        mend = known.hint if known else "`scontrol ping` and `systemctl status slurmctld munge` say more"
         raise Failed(f"Slurm does not answer: {one_line(said)[-300:]}", "nobody can start a job; servers that run as jobs keep running", mend)
     yield "slurmctld answers"
 
