@@ -61,6 +61,7 @@ class Hub(JupyterHub):
     _for_nodes: NodesServer | None = None
     last_error = journal.LastError()
     held: lease.Lease | None = None  # on the database
+    _unreachable = ""  # why nodes do not reach this hub; it is said once
 
     # Settings of JupyterHub's that are added to here.
     db_kwargs: dict[str, Any]
@@ -210,10 +211,12 @@ class Hub(JupyterHub):
         if self._for_nodes:
             return
         try:
-            address = await asyncio.to_thread(ports.numeric, certificates.host, certificates.port, profiles.ADDRESS)
+            address = await asyncio.to_thread(ports.for_nodes, certificates.host, certificates.port, profiles.ADDRESS)
             listener = await asyncio.to_thread(self._socket_for_nodes, address)
         except (ports.Refused, OSError) as error:
-            self.log.error("Servers on other machines cannot reach this hub: %s", error)
+            if str(error) != self._unreachable:
+                self.log.error("Servers on other machines cannot reach this hub: %s", error)
+            self._unreachable = str(error)
             return
         self._for_nodes = NodesServer(self.tornado_application, ssl_options=certificates.server, idle_connection_timeout=IDLE_NODE)
         self._for_nodes.add_socket(listener)

@@ -34,6 +34,7 @@ import socket
 import subprocess
 
 from . import accounts, units
+from .addresses import is_local
 from .paths import CTL_FILE, KEEPER_SOCKET
 
 TAKER = {"public": accounts.PROXY, "api": accounts.HUB, "front": accounts.HUB, "jobs": accounts.HUB}
@@ -83,6 +84,14 @@ def numeric(host: str, port: int, setting: str = "JUPYTERHUB_BIND_URL") -> tuple
         return resolved(host, port, 0)[1][:2]
     except OSError as error:
         raise Refused(f"{host} in {setting}: {error.strerror}") from None
+
+
+def for_nodes(host: str, port: int, setting: str) -> tuple[str, int]:
+    """Return the address at which other machines reach `host`; as numeric, and Refused where it leads no further than this machine."""
+    found = numeric(host, port, setting)
+    if is_local(found[0]):  # Debian's installer writes a machine's own name that way
+        raise Refused(f"{host} in {setting} leads to {found[0]} on this machine, which no other one reaches: see /etc/hosts")
+    return found
 
 
 def take_for(command: list[str], host: str, port: int) -> None:

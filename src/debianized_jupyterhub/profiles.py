@@ -35,9 +35,12 @@ def setting() -> str:
     return text
 
 
-def address() -> tuple[str, int] | None:
-    """Return host and port where servers on other machines reach the hub, None if jobs run on the hub's machine alone. Raises SystemExit with one line."""
-    text = os.environ.get(ADDRESS, "").strip()
+def address(text: str | None = None) -> tuple[str, int] | None:
+    """Return host and port where servers on other machines reach the hub, None if jobs run on the hub's machine alone.
+
+    `text` is the setting, by default the environment's. Raises SystemExit with one line.
+    """
+    text = (os.environ.get(ADDRESS, "") if text is None else text).strip()
     if not text:
         return None
     found = re.fullmatch(r"([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", text)

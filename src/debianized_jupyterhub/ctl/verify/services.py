@@ -284,6 +284,11 @@ def hub() -> Findings:
         yield Failed(f"the hub answers with status {status}", "it is not well", f"journalctl -u jupyterhub -n 30; then {RESTART}")
 
 
+def stands_by() -> bool:
+    """Return whether the hub waits for the other one of a pair to end."""
+    return hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText")).name == hub_state.STANDBY
+
+
 def public_address() -> tuple[str, int, str]:
     """Return (host, port, path) at which this machine reaches the proxy."""
     url = urllib.parse.urlsplit(setting("bind_url"))
@@ -308,7 +313,7 @@ def servers() -> Findings:
 
 def known_sessions() -> set[str]:
     """Return the ids of the sessions of all servers that the hub knows (set of str)."""
-    if hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText")).name == hub_state.STANDBY:
+    if stands_by():
         return set()  # the one that serves knows servers of its own machine alone
     pids = [(server.get("state") or {}).get("pid") for user in Hub().users(state="active") for server in user["servers"].values()]
     return {session_id(session_of(pid)) for pid in pids if pid}

@@ -3,16 +3,19 @@
 import contextlib
 import re
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from ... import job_gate, profiles
-from ...paths import PROFILES
+from ... import job_gate, ports, profiles
+from ...paths import DEFAULTS, PROFILES
 from ..check_config import BECOME_HUB
 from ..command import one_line, output
+from ..common import default_setting
 from ..jobs import PATIENCE, wanted
-from .check import Failed, Finding, Findings, Warned, check
+from .check import Failed, Finding, Findings, Warned, check, within
+from .services import RESTART, stands_by
 
 PROGRAMS = ("sbatch", "squeue", "scancel", "scontrol", "sinfo")
 ANSWERS = 6  # seconds; less than half of check.LIMIT, since there are two questions
@@ -38,6 +41,30 @@ def slurm() -> Findings:
         mend = known.hint if known else "`scontrol ping` and `systemctl status slurmctld munge` say more"
         raise Failed(f"Slurm does not answer: {one_line(said)[-300:]}", "nobody can start a job; servers that run as jobs keep running", mend)
     yield "slurmctld answers"
+
+
+@check("jobs-address", needs=["configuration", "hub"])
+def jobs_address() -> Findings:
+    """Do nodes that are other machines find the hub by the name that they are given?"""
+    place = profiles.address(default_setting(profiles.ADDRESS)) if wanted() else None
+    if place is None:
+        yield "no notebook servers on other machines"
+        return
+    follows = "on other machines no server starts, and those that run cannot tell who their user is"
+    try:
+        found = within(ANSWERS, lambda: ports.for_nodes(*place, profiles.ADDRESS))
+    except (ports.Refused, TimeoutError) as error:
+        what = f"{place[0]} in {profiles.ADDRESS} was not found within {ANSWERS} s" if isinstance(error, TimeoutError) else str(error)
+        raise Failed(what, follows, f"correct that name in DNS or /etc/hosts, or the setting in {DEFAULTS}, then {RESTART}") from None
+    if stands_by():
+        yield f"{place[0]} is {found[0]}, where the hub listens when it serves"
+        return
+    try:
+        socket.create_connection(found, timeout=ANSWERS).close()
+    except OSError as error:
+        what = f"nobody answers at {found[0]}:{found[1]}, where {profiles.ADDRESS} leads: {error}"
+        raise Failed(what, follows, "the name must be that of this machine, for itself, too; journalctl -u jupyterhub -u jupyterhub-ports -n 30") from None
+    yield f"the hub listens at {place[0]}:{place[1]}"
 
 
 class Node(NamedTuple):
