@@ -13,6 +13,7 @@ import pathlib
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -158,6 +159,13 @@ def _remove_cgroup(group):
     for directory, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):  # busy for a moment after the last process died; check_clean() has the last word
             os.rmdir(directory)
+
+
+def _ip(machine, *commands):
+    """Give ip(8) commands in a machine's network; it is the host's program, as few machines need one."""
+    with machine.network():
+        for command in commands:
+            subprocess.run(["ip", *command.split()], check=True)
 
 
 # -- Machines ----------------------------------------------------------------------------------------------------------------------
@@ -343,6 +351,43 @@ class Machine:
     def network(self):
         """`with machine.network():` makes 127.0.0.1 the machine's for this thread, its new threads and its new processes."""
         return network(self._netns)
+
+    def be_a_switch(self, address):
+        """Give the machine a bridge, which has the `address` (str, as 192.0.2.1/24), and into which others are plugged."""
+        _ip(self, "link add lan type bridge", f"addr add {address} dev lan", "link set lan up")
+
+    def plug_in(self, machine, address):
+        """Lay a cable from the eth0 of another machine that is up, which has the `address` then, to this one's switch, where it ends as to-NAME."""
+        end = f"to-{machine.name}"
+        with self.network():
+            subprocess.run(["ip", "link", "delete", end], check=False, capture_output=True)  # that of an earlier boot
+        _ip(self, f"link add {end} master lan type veth peer name eth0 netns {machine.leader}", f"link set {end} up")
+        _ip(machine, f"addr add {address} dev eth0", "link set eth0 up")
+
+    @contextlib.contextmanager
+    def recorded(self):
+        """Record what crosses the cables of this switch; yield the bytes (bytearray), which are all there when the context has ended."""
+        seen, over = bytearray(), threading.Event()
+        with self.network():
+            wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))  # ETH_P_ALL
+        wire.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing is lost
+        wire.settimeout(0.2)
+
+        def record():
+            while not over.is_set():
+                with contextlib.suppress(TimeoutError):
+                    packet, source = wire.recvfrom(1 << 16)
+                    if source[0] != "lo":
+                        seen.extend(packet)
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            over.set()
+            thread.join()
+            wire.close()
 
     def how_to_enter(self):
         """Return the lines that `--sit` prints."""

@@ -292,6 +292,7 @@ class Prober:
         self.url, self.every, self._verify = f"{user.base}{path}", every, user.session.verify
         self._cookie = user.session.prepare_request(requests.Request("GET", self.url)).headers.get("Cookie", "")
         self.requests, self.failures, self.longest_gap = 0, [], 0.0
+        self.times = []  # seconds that each answer took
         self._stop = threading.Event()
 
     def __enter__(self):
@@ -315,6 +316,7 @@ class Prober:
                 failure = str(error)
             self.requests += 1
             now = time.monotonic()
+            self.times.append(now - started)
             self.longest_gap = max(self.longest_gap, now - last_success)  # seconds without a success, until now
             if failure:
                 self.failures.append(failure)

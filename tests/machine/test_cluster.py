@@ -14,7 +14,7 @@ from directory import HOST, PASSWORD, Directory
 from directory import PACKAGES as SLAPD
 from harness import wait_for
 from hubclient import Hub
-from test_slurm import start
+from slurm import start
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import blocks
@@ -39,21 +39,6 @@ esac
 """
 MOUNT_NFS = '#!/bin/sh -eu\necho "$@" >>/root/mounted\nexec mount --bind /srv/homes "$2"\n'
 ENVIRONMENT = "export EDITOR=/usr/local/bin/editor DEBIAN_FRONTEND=noninteractive SYSTEMD_PAGER="
-
-
-def lay_cables(machines):
-    """Connect the machines by a bridge in the directory's."""
-    first, *others = machines.values()
-    with first.network():
-        for command in (["link", "add", "lan", "type", "bridge"], ["addr", "add", f"{ADDRESSES['ldap']}/24", "dev", "lan"], ["link", "set", "lan", "up"]):
-            subprocess.run(["ip", *command], check=True)
-        for machine in others:
-            subprocess.run(
-                ["ip", "link", "add", f"to-{machine.name}", "master", "lan", "type", "veth", "peer", "name", "eth0", "netns", str(machine.leader)], check=True
-            )
-            subprocess.run(["ip", "link", "set", f"to-{machine.name}", "up"], check=True)
-    for machine in others:
-        machine.sh(f"ip addr add {ADDRESSES[machine.name]}/24 dev eth0; ip link set eth0 up")
 
 
 def make_plain_servers(machines, authority):
@@ -88,8 +73,10 @@ def machines(suite, site, base, say):
         stack.callback(subprocess.run, ["umount", "--lazy", str(homes)], check=True)
         for machine in found.values():
             machine.boot()
-        lay_cables(found)
         ldap = found["ldap"]
+        ldap.be_a_switch(f"{ADDRESSES['ldap']}/24")
+        for name in ("hub", "node1"):
+            ldap.plug_in(found[name], f"{ADDRESSES[name]}/24")
         ldap.run("apt-get", "-qq", "-y", "install", *SLAPD, timeout=300)
         Directory(ldap, is_hub=False)
         make_plain_servers([found["hub"], found["node1"]], ldap.sh("cat /etc/ldap/ca.crt") + "\n")

@@ -3,19 +3,17 @@
 The shared folders are one file system, bind-mounted. What Slurm, Dask and Spark send goes over a bridge and is recorded there.
 """
 
-import contextlib
 import json
 import pathlib
 import re
 import shutil
-import socket
 import subprocess
-import threading
 
 import harness
 import pytest
 from harness import wait_for
 from hubclient import KernelError
+from slurm import BEFORE_PACKAGES, configure
 from wheels import INDEX, PIP_CONF, for_environments
 
 pytestmark = pytest.mark.slow  # three machines, and packages of PyPI
@@ -25,22 +23,10 @@ PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs/many-nodes.md").read
 PYSPARK = "4.3.0"
 ENVIRONMENTS = "/opt/venvs/jupyterhub-environments"
 NODES = ("node1", "node2")
-CONF = """
-ClusterName=test
-SlurmctldHost=hub
-SlurmUser=slurm
-AuthType=auth/munge
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-StateSaveLocation=/srv/slurmctld
-SlurmdSpoolDir=/var/lib/slurm/slurmd
-SlurmdParameters=config_overrides
-MpiDefault=none
+ADDRESSES = {name: f"10.20.0.{number}" for number, name in enumerate(("hub", *NODES), 1)}
+STATE = "/srv/slurmctld"
+MORE = """
 ReturnToService=2
-KillWait=5
-SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName=node[1-2] CPUs=2 RealMemory=4000
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP
 """
@@ -80,23 +66,12 @@ def pyspark(say):
 
 
 def lay_cables(hub, nodes):
-    """Connect the machines by a bridge in the hub's machine: 10.20.0.1 is that, .2 and .3 are the nodes."""
-    names = "".join(f"10.20.0.{number} {name}\n" for number, name in enumerate(["hub", *NODES], 1))
-
-    def ip(*arguments):
-        subprocess.run(["ip", *arguments], check=True)
-
-    with hub.network():
-        ip("link", "add", "cluster", "type", "bridge")
-        ip("addr", "add", "10.20.0.1/24", "dev", "cluster")
-        ip("link", "set", "cluster", "up")
-        for number, node in enumerate(nodes, 2):
-            ip("link", "add", f"to{number}", "type", "veth", "peer", "name", "wire", "netns", str(node.leader))
-            ip("link", "set", f"to{number}", "master", "cluster", "up")
-            with node.network():
-                ip("addr", "add", f"10.20.0.{number}/24", "dev", "wire")
-                ip("link", "set", "wire", "up")
-    for machine, name in zip([hub, *nodes], ["hub", *NODES], strict=True):
+    """Connect the machines by a switch in the hub's machine."""
+    hub.be_a_switch(f"{ADDRESSES['hub']}/24")
+    for node in nodes:
+        hub.plug_in(node, f"{ADDRESSES[node.name]}/24")
+    names = "".join(f"{address} {name}\n" for name, address in ADDRESSES.items())
+    for machine, name in zip([hub, *nodes], ADDRESSES, strict=True):
         machine.sh(f"hostname {name}; echo {name} >/etc/hostname; ip route add default via 10.20.0.254")
         machine.write("/etc/hosts", f"127.0.0.1 localhost\n{names}")
 
@@ -110,15 +85,15 @@ def for_nodes(base, say):
 @pytest.fixture(scope="module")
 def nodes(site, base, for_nodes, machine):
     """Two machines with Slurm and without the package; homes, environments and Slurm's state are those of the hub's machine."""
-    machine.sh(f"mkdir -p {ENVIRONMENTS}; install -d -o slurm /srv/slurmctld")
+    machine.sh(f"mkdir -p {ENVIRONMENTS}; install -d -o slurm {STATE}")
     software = site.machine("software", for_nodes, base).boot()
-    software.write("/usr/sbin/policy-rc.d", "#!/bin/sh\nexit 101\n", 0o755)  # there is no slurm.conf yet: slurmd would look for one for long
+    software.sh(BEFORE_PACKAGES)
     software.run("apt-get", "-qq", "-y", "install", *ON_NODES, timeout=900)
     software.sh("rm /usr/sbin/policy-rc.d; systemctl disable slurmctld slurmd")
     software.power_off()
     software.unmount()
     nodes = [site.machine(name, software.upper, for_nodes, base) for name in NODES]
-    shared = [(folder, node.root / folder.lstrip("/")) for node in nodes for folder in ("/home", ENVIRONMENTS, "/srv/slurmctld")]
+    shared = [(folder, node.root / folder.lstrip("/")) for node in nodes for folder in ("/home", ENVIRONMENTS, STATE)]
     for folder, there in shared:
         there.mkdir(parents=True, exist_ok=True)
         subprocess.run(["mount", "--bind", str(machine.root / folder.lstrip("/")), str(there)], check=True)
@@ -138,15 +113,11 @@ def nodes(site, base, for_nodes, machine):
 def cluster(machine, hub, nodes):
     """The hub's machine with its nodes, Slurm running, and the accounts alice and bob."""
     lay_cables(machine, nodes)
-    key = machine.root / "etc/munge/munge.key"
     for host in (machine, *nodes):
         for name, uid in (("alice", 2001), ("bob", 2002)):
             host.sh(f"useradd --uid {uid} --shell /bin/bash --groups users {name}; echo {name}:secret | chpasswd")
-        host.write("/etc/slurm/slurm.conf", CONF)
-        host.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
-        with open(key, "rb") as stream:
-            host.run("sh", "-c", "cat >/etc/munge/new; cat /etc/munge/new >/etc/munge/munge.key; rm /etc/munge/new", input=stream)
-        host.sh("install -d /var/lib/slurm/slurmd; systemctl restart munge; systemctl stop slurmctld slurmd || true")
+        host.sh("systemctl stop slurmctld slurmd || true")
+        configure(host, "hub", MORE, state=STATE)
     for name in ("alice", "bob"):
         machine.sh(f"cp -r /etc/skel /home/{name}; chown -R {name}: /home/{name}; chmod 700 /home/{name}")
     machine.sh("systemctl start slurmctld")
@@ -172,28 +143,6 @@ def index(fetched, pyspark, cluster):
     for file in (*fetched.iterdir(), *pyspark.iterdir()):
         shutil.copy(file, cluster.root / INDEX.lstrip("/"))  # half a gigabyte
     return cluster
-
-
-@contextlib.contextmanager
-def recorded(machine):
-    """Record what the machines send each other; yield the bytes (bytearray)."""
-    seen, done = bytearray(), threading.Event()
-    with machine.network(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as wire:  # ETH_P_ALL
-        wire.bind(("cluster", 0))
-        wire.settimeout(0.2)
-
-        def record():
-            while not done.is_set():
-                with contextlib.suppress(TimeoutError):
-                    seen.extend(wire.recv(65535))
-
-        thread = threading.Thread(target=record)
-        thread.start()
-        try:
-            yield seen
-        finally:
-            done.set()
-            thread.join()
 
 
 # Programs of bob's, who may log in to all three machines.
@@ -256,6 +205,15 @@ def cells(kernel, title):
     return [kernel.execute(cell, timeout=180) for cell in fenced(title, "python")[:-1]]
 
 
+def computed(machine, user, title):
+    """Return a kernel in which a section's cells have been run, but the last one: `shown_cells` is what they have shown, `wire` what was on the wire then."""
+    kernel = user.kernel(title.lower())
+    with machine.recorded() as wire:
+        kernel.shown_cells = cells(kernel, title)
+    kernel.wire = bytes(wire)
+    return kernel
+
+
 TOKENS = "import os; print(*(value for name, value in os.environ.items() if 'TOKEN' in name or 'SECRET' in name))"
 
 
@@ -273,12 +231,8 @@ def dask(index, nodes):
 
 @pytest.fixture(scope="module")
 def dask_kernel(dask, alice):
-    """A kernel in which the page's cells have been run, but the last one; what they have shown is its `shown_cells`, what was on the wire its `wire`."""
-    kernel = alice.kernel("dask")
-    with recorded(dask) as wire:
-        kernel.shown_cells = cells(kernel, "Dask")
-    kernel.wire = bytes(wire)
-    return kernel
+    """A kernel in which the page's cells have been run: see `computed`."""
+    return computed(dask, alice, "Dask")
 
 
 def test_dask_computes_on_two_nodes_as_the_user(dask_kernel, dask):
@@ -386,12 +340,8 @@ def spark(index):
 
 @pytest.fixture(scope="module")
 def spark_kernel(spark, alice):
-    """As `dask_kernel`."""
-    kernel = alice.kernel("spark")
-    with recorded(spark) as wire:
-        kernel.shown_cells = cells(kernel, "Spark")
-    kernel.wire = bytes(wire)
-    return kernel
+    """A kernel in which the page's cells have been run: see `computed`."""
+    return computed(spark, alice, "Spark")
 
 
 def test_spark_computes_on_two_nodes_as_the_user(spark_kernel, spark):
@@ -467,7 +417,7 @@ SECOND = "A second slurmctld"
 def pair(cluster, nodes):
     """slurmctld on the hub's machine and on the first node."""
     (lines,) = fenced(SECOND, "")
-    kept = [line for line in CONF.splitlines() if line.split("=")[0] not in lines]
+    kept = [line for line in cluster.sh("cat /etc/slurm/slurm.conf").splitlines() if line.split("=")[0] not in lines]
     cluster.sh("scancel --user=alice; systemctl stop slurmctld")
     for host in (cluster, *nodes):
         host.write("/etc/slurm/slurm.conf", "\n".join(kept) + "\n" + lines)

@@ -43,22 +43,15 @@ CREATE TRIGGER witnessed AFTER INSERT OR UPDATE OR DELETE ON users EXECUTE FUNCT
 
 
 def link(database, machine, number):
-    """Plug a machine, 192.0.2.NUMBER at its eth0, into the network of the database's machine, 192.0.2.1."""
-    with database.network():
-        run = ["ip", "link", "add", f"to{number}", "master", "lan", "type", "veth", "peer", "name", "eth0", "netns", str(machine.leader)]
-        subprocess.run(run, check=True)
-        subprocess.run(["ip", "link", "set", f"to{number}", "up"], check=True)
+    """Plug a machine, 192.0.2.NUMBER, into the network of the database's machine, 192.0.2.1."""
     machine.sh("sed -i /database/d /etc/hosts; echo 192.0.2.1 database >>/etc/hosts")
-    with machine.network():
-        for command in (["addr", "add", f"192.0.2.{number}/24", "dev", "eth0"], ["link", "set", "eth0", "up"]):
-            subprocess.run(["ip", *command], check=True)
+    database.plug_in(machine, f"192.0.2.{number}/24")
 
 
 @pytest.fixture(scope="module", name="database")
 def machine_of_the_database(bare_machine):
     machine = bare_machine
-    for command in (["link", "add", "lan", "type", "bridge"], ["addr", "add", "192.0.2.1/24", "dev", "lan"], ["link", "set", "lan", "up"]):
-        subprocess.run(["ip", *command], check=True)
+    machine.be_a_switch("192.0.2.1/24")
     machine.sh(
         "cd /etc/postgresql/*/main; echo \"listen_addresses = '*'\" >conf.d/pair.conf\n"
         "echo 'host jupyterhub jupyterhub 192.0.2.0/24 scram-sha-256' >>pg_hba.conf; systemctl restart postgresql\n"
@@ -390,8 +383,6 @@ def test_power_of_the_first_is_cut(site, pair):
 @pytest.fixture
 def booted_again(pair, database):
     if not pair.one.leader:
-        with database.network():
-            subprocess.run(["ip", "link", "delete", "to11"], check=False)
         pair.one.boot()
         pair.one.sh("systemctl stop jupyterhub")
         link(database, pair.one, 11)

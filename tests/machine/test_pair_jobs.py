@@ -11,6 +11,7 @@ import pytest
 import requests
 from harness import wait_for
 from hubclient import Hub, HubError
+from slurm import BEFORE_PACKAGES, ask_for, configure, ready, start, where_it_stands  # noqa: F401 (the first is a fixture's)
 from test_pair import (  # noqa: F401 (two of them are fixtures)
     CASES,
     give_the_configuration,
@@ -22,7 +23,6 @@ from test_pair import (  # noqa: F401 (two of them are fixtures)
     state,
     two_hubs,
 )
-from test_slurm import BEFORE_PACKAGES, CONF, ask_for, ready, start, where_it_stands  # noqa: F401 (slurmd is not started while it is installed)
 
 pytestmark = pytest.mark.slow  # three machines
 ON_HUBS = ("curl", "keepalived", "postgresql-client", "slurm-client", "munge")
@@ -31,6 +31,7 @@ NAMES = {"192.0.2.1": "node database", "192.0.2.11": "one", "192.0.2.12": "other
 ADDRESS = "192.0.2.10"  # of the pair, by keepalived
 JOBS_ADDRESS = f"{ADDRESS}:8443"
 CA = "/var/opt/jupyterhub/jobs-ca.pem"
+NODES = "NodeName=node CPUs=8 RealMemory=16000\nPartitionName=main Nodes=ALL Default=YES State=UP\nPartitionName=off Nodes=ALL State=DOWN\n"
 PROFILES = "[small]\nmemory = 400M\n\n[waiting]\npartition = off\nmemory = 400M\n"
 
 
@@ -45,19 +46,14 @@ def cluster(suite, pair, database, node_deb):
     """The pair with one address, at which nodes find the hub that serves, and Slurm."""
     if suite[0] != "debian:trixie":
         pytest.skip("jobs of Slurm are for Debian 13")
-    conf = CONF.replace("SlurmctldHost=localhost", "SlurmctldHost=node").replace("NodeName=localhost NodeAddr=192.0.2.10", "NodeName=node")
-    key = database.root / "etc/munge/munge.key"
     for machine, name in ((database, "node"), (pair.one, "one"), (pair.other, "other")):
         machine.sh(f"hostname {name}; echo {name} >/etc/hostname")
         machine.write("/etc/hosts", "127.0.0.1 localhost\n" + "".join(f"{address} {names}\n" for address, names in NAMES.items()))
-        machine.write("/etc/slurm/slurm.conf", conf)
-        machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
-        with open(key, "rb") as stream:
-            machine.run("sh", "-c", "cat >/etc/munge/new; cat /etc/munge/new >/etc/munge/munge.key; rm /etc/munge/new; systemctl restart munge", input=stream)
+        configure(machine, "node", NODES)
     database.add_user("alice")
     for machine in (database, pair.one, pair.other):
         machine.add_user("bob")
-    database.sh("install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd; systemctl start slurmctld slurmd")
+    database.sh("systemctl start slurmctld slurmd")
     database.sh(f"apt-get -qq -y --no-install-recommends install {database.push(node_deb)}", timeout=300)
     wait_for(lambda: "idle" in pair.one.run("sinfo", "--noheader", check=False).stdout, "the node is there", timeout=60, every=0.5)
     pair.one.write("/etc/jupyterhub/profiles.conf", PROFILES)

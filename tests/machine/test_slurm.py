@@ -7,39 +7,22 @@ import concurrent.futures
 import contextlib
 import json
 import re
-import threading
-import time
+import statistics
 
 import pytest
 import requests
 from browser import lab_of, log_in
 from harness import wait_for
-from hubclient import HubError
+from hubclient import HubError, Prober
 from playwright.sync_api import expect
+from slurm import BEFORE_PACKAGES, SERVER, STARTER, ask_for, configure, failure, ready, start, where_it_stands  # noqa: F401 (the first is the fixture's)
 from test_boundary import ask_gate
 
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
-# Without a slurm.conf slurmd looks for one for a minute and a half before its installation goes on.
-BEFORE_PACKAGES = "printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d; chmod +x /usr/sbin/policy-rc.d"
-
 # A machine of the tests has nothing but loopback addresses, and Slurm wants another one.
 ADDRESS = "192.0.2.10"
-CONF = f"""
-ClusterName=test
-SlurmctldHost=localhost
-SlurmUser=slurm
-AuthType=auth/munge
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-StateSaveLocation=/var/lib/slurm/slurmctld
-SlurmdSpoolDir=/var/lib/slurm/slurmd
-SlurmdParameters=config_overrides
+NODES = f"""
 GresTypes=gpu
-MpiDefault=none
-KillWait=5
-SchedulerParameters=sched_interval=2,bf_interval=2
 NodeName=localhost NodeAddr={ADDRESS} CPUs=8 RealMemory=16000 Gres=gpu:fake:2
 PartitionName=main Nodes=ALL Default=YES MaxTime=1-0 State=UP
 PartitionName=off Nodes=ALL MaxTime=1-0 State=DOWN
@@ -77,8 +60,6 @@ gpus = 1-2
 gpu-type = fake
 """
 GPUS = "Name=gpu Type=fake File=/srv/gpu[0-1]\n"  # /dev/null and /dev/zero
-SERVER = "pgrep --uid alice --full bin/jupyterhub-singleuser"
-STARTER = "pgrep --uid alice --full libexec/jupyterhub/job-starter"
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +73,10 @@ def debian_13(suite):
 def slurm(debian_13, machine, hub):
     """Slurm on the machine, and a hub that offers jobs."""
     machine.sh(f"ip address add {ADDRESS}/32 dev lo")
-    machine.write("/etc/slurm/slurm.conf", CONF)
-    machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
+    configure(machine, "localhost", NODES)
     machine.write("/etc/slurm/gres.conf", GPUS)
     machine.sh("for gpu in 0:null 1:zero; do touch /srv/gpu${gpu%:*}; mount --bind /dev/${gpu#*:} /srv/gpu${gpu%:*}; done")
-    machine.sh("install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd; systemctl restart munge slurmctld slurmd")
+    machine.sh("systemctl restart slurmctld slurmd")
     wait_for(lambda: "idle" in machine.run("sinfo", "--noheader", check=False).stdout, "the node is there", timeout=30, every=0.5)
     machine.write("/etc/jupyterhub/profiles.conf", PROFILES)
     machine.sh("groupadd team; sed -i s/^JUPYTERHUB_JOBS=.*/JUPYTERHUB_JOBS=beside/ /etc/default/jupyterhub; systemctl restart jupyterhub")
@@ -130,50 +110,6 @@ def alice(slurm, account):
 def jobs(machine):
     """Return Slurm's words for alice's jobs that are not over: number, name, state."""
     return machine.sh("squeue --noheader --user=alice --format='%i %j %T'")
-
-
-def ask_for(user, profile, **chosen):
-    """Send the form for the start of a server; return the page that follows."""
-    user.get("/hub/spawn")
-    data = {"profile": profile, **{f"{profile}.{key}": value for key, value in chosen.items()}}
-    return user.request("POST", "/hub/spawn", params={"_xsrf": user.xsrf("/hub/")}, data=data)
-
-
-def start(user, profile, **chosen):
-    """Start a server by the form, and wait until it is ready."""
-    if "/spawn-pending/" in ask_for(user, profile, **chosen).url:
-        ready(user)
-    return user.get(user.prefix)
-
-
-def ready(user, timeout=40):
-    """Wait until the user's server is ready; raise HubError with the reason if its start fails."""
-    deadline = time.monotonic() + timeout
-    while not user.server_ready:
-        assert time.monotonic() < deadline, "the server is not ready"
-        user.get(f"/hub/spawn-pending/{user.name}")  # once it has failed, the page says so
-        time.sleep(0.2)
-
-
-def failure(user, profile, timeout=40, **chosen):
-    """Ask for a server that does not start; return what the page says."""
-    try:
-        ask_for(user, profile, **chosen)
-        ready(user, timeout)
-    except HubError as refused:
-        return refused.text
-    raise AssertionError(f"a server of the profile {profile} has started")
-
-
-def where_it_stands(user):
-    """Return the first words of the page of a start about the job."""
-    path = f"/hub/api/users/{user.name}/server/progress"
-    with user.get(path, params={"_xsrf": user.xsrf("/hub/")}, stream=True, headers={"Accept": "text/event-stream"}) as stream:
-        for line in stream.iter_lines(decode_unicode=True):
-            message = json.loads(line[5:]).get("message", "") if line.startswith("data:") else ""
-            if message.startswith("Job "):
-                return message
-    return ""
 
 
 def waiting(machine, user):
@@ -772,35 +708,8 @@ def test_gpus(slurm, alice):
     assert "'CUDA_VISIBLE_DEVICES=0,1'" in alice.kernel().execute(seen)
 
 
-class Stopwatch:
-    """How long a page takes, asked for again and again in the background, in seconds."""
-
-    def __init__(self, user, path):
-        self.user, self.path, self.times, self.over = user, path, [], threading.Event()
-
-    def __enter__(self):
-        self.thread = threading.Thread(target=self.ask)
-        self.thread.start()
-        return self
-
-    def ask(self):
-        while not self.over.is_set():
-            begun = time.monotonic()
-            self.user.get(self.path)
-            self.times.append(time.monotonic() - begun)
-            self.over.wait(0.1)
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.thread.join()
-
-    def __str__(self):
-        times = sorted(self.times)
-        return f"{self.path}: {len(times)} times, median {times[len(times) // 2]:.3f} s, longest {', '.join(f'{seconds:.3f}' for seconds in times[-5:])}"
-
-
 CROWD = [f"student{number}" for number in range(50)]
-ROOM = 8  # CPUs in CONF
+ROOM = 8  # CPUs in NODES
 ALL_JOBS = "squeue --noheader --format=%T"
 
 
@@ -827,13 +736,13 @@ def test_fifty_at_once(held, crowd, say, private):
     if private:
         machine.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
     try:
-        with Stopwatch(crowd[0], "/hub/home") as page:
+        with Prober(crowd[0], "/hub/home", every=0.1) as page:
             with concurrent.futures.ThreadPoolExecutor(len(crowd)) as threads:
                 list(threads.map(lambda user: ask_for(user, "waiting"), crowd))
             wait_for(lambda: machine.sh(ALL_JOBS).split() == ["PENDING"] * len(crowd), "all have jobs", timeout=120, every=1)
             assert all("waits: the partition is off" in where_it_stands(user) for user in crowd)
-        say(str(page))
-        assert max(page.times) < 0.5
+        say(f"/hub/home: {page.requests} times, median {statistics.median(page.times):.3f} s, longest {max(page.times):.3f} s")
+        assert page.failures == [] and max(page.times) < 0.5
         let_go(machine)
         wait_for(lambda: sum(user.server_ready for user in crowd) == ROOM, "as many run as there is room for", timeout=120, every=1)
         states = [where_it_stands(user) for user in crowd if not user.server_ready]

@@ -3,15 +3,14 @@
 import contextlib
 import json
 import re
-import socket
 import subprocess
-import threading
+import time
 
 import pytest
 import requests
 from harness import downloads, wait_for
 from hubclient import Hub, HubError, Prober, page_text
-from test_slurm import BEFORE_PACKAGES, CONF, SERVER, STARTER, failure, start
+from slurm import BEFORE_PACKAGES, SERVER, STARTER, configure, failure, start
 
 pytestmark = pytest.mark.slow  # three machines
 PACKAGES = ("--no-install-recommends", "faketime", "slurmctld", "slurmd", "slurm-client", "munge")
@@ -20,19 +19,6 @@ HUB_PORT = 8443
 NODES = "NodeName=one,two CPUs=8 RealMemory=16000\nPartitionName=one Nodes=one State=UP\nPartitionName=two Nodes=two State=UP\n"
 PROFILES = "[one]\npartition = one\nmemory = 400M\n\n[two]\npartition = two\nmemory = 400M\n"
 CA = "/var/opt/jupyterhub/jobs-ca.pem"
-
-
-def connect(hub, others):
-    """Lay cables from the `others` to the hub's machine, where they end in a switch."""
-    commands = ["link add switch type bridge", f"addr add {MACHINES['hub']}/24 dev switch", "link set switch up"]
-    for machine in others:
-        commands.append(f"link add to-{machine.name} type veth peer name wire netns {machine.leader}")
-        commands.append(f"link set to-{machine.name} master switch up")
-    with hub.network():
-        for command in commands:
-            subprocess.run(["ip", *command.split()], check=True)
-    for machine in others:
-        machine.sh(f"ip addr add {MACHINES[machine.name]}/24 dev wire; ip link set wire up")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +33,7 @@ def layers(suite, site, installed, node_deb, base, say):
         machine = site.machine(name, *lowers).boot()
         machine.sh(BEFORE_PACKAGES)
         machine.run("apt-get", "-qq", "-y", "install", *PACKAGES, *map(machine.push, debs), timeout=300)
-        configure(machine)
+        prepare(machine)
         machine.power_off()
         machine.unmount()
         return [machine.upper, *lowers]
@@ -56,13 +42,9 @@ def layers(suite, site, installed, node_deb, base, say):
     return {"hub": prepared("a-hub", [*installed[:-1], *below]), "one": node, "two": node}
 
 
-def configure(machine):
+def prepare(machine):
     """Set up Slurm, an account, and the hub, if there is one; nothing of it starts at boot, as the cables are not there then."""
-    conf = re.sub(r"^(NodeName|PartitionName)=.*\n", "", CONF, flags=re.MULTILINE).replace("SlurmctldHost=localhost", "SlurmctldHost=one")
-    machine.write("/etc/slurm/slurm.conf", conf + NODES)
-    machine.write("/etc/slurm/cgroup.conf", "CgroupPlugin=disabled\n")
-    machine.write("/etc/munge/munge.key", "of all three machines, for a test".ljust(64, "."), 0o400)
-    machine.sh("chown munge: /etc/munge/munge.key; install -d -o slurm /var/lib/slurm/slurmctld; install -d /var/lib/slurm/slurmd")
+    configure(machine, "one", NODES)
     machine.sh("".join(f"echo {address} {name} >>/etc/hosts\n" for name, address in MACHINES.items()))
     machine.sh("systemctl disable --quiet slurmctld slurmd")
     machine.add_user("alice")
@@ -85,7 +67,9 @@ def cluster(site, layers, tmp_path_factory):
             machine.boot()
             machine.sh(f"hostname {machine.name}")
         home.chmod(0o755)
-        connect(found["hub"], [found["one"], found["two"]])
+        found["hub"].be_a_switch(f"{MACHINES['hub']}/24")
+        for name in ("one", "two"):
+            found["hub"].plug_in(found[name], f"{MACHINES[name]}/24")
         found["hub"].sh("cp -a /etc/skel /home/alice; chown -R alice: /home/alice; chmod 700 /home/alice")
         found["one"].sh("systemctl start slurmctld slurmd")
         found["two"].sh("systemctl start slurmd")
@@ -111,32 +95,6 @@ def alice(account):
     return account
 
 
-class Capture:
-    """What crosses the cables, as bytes, for as long as the context lasts."""
-
-    def __enter__(self):
-        self.socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.ntohs(3))  # ETH_P_ALL
-        self.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing is lost
-        self.socket.settimeout(0.2)
-        self.packets, self.over = [], threading.Event()
-        self.reader = threading.Thread(target=self.read)
-        self.reader.start()
-        return self
-
-    def read(self):
-        while not self.over.is_set():
-            with contextlib.suppress(TimeoutError):
-                packet, source = self.socket.recvfrom(1 << 16)
-                if source[0] != "lo":
-                    self.packets.append(packet)
-
-    def __exit__(self, *_):
-        self.over.set()
-        self.reader.join()
-        self.socket.close()
-        self.text = b"".join(self.packets)
-
-
 def variable(machine, name):
     """Return a variable of the environment of alice's server."""
     return machine.sh(f"tr '\\0' '\\n' </proc/$({SERVER})/environ | sed -n s/^{name}=//p")
@@ -144,7 +102,7 @@ def variable(machine, name):
 
 def test_server_on_another_node(cluster, alice):
     """The form, JupyterLab, a cell, a file, stop; nothing on the wire is of use to who listens there."""
-    with Capture() as wire:
+    with cluster["hub"].recorded() as wire:
         start(alice, "two")
         assert cluster["one"].sh(f"{SERVER} || true") == "" and cluster["two"].sh(SERVER)
         assert "jupyter-config-data" in alice.get(f"{alice.prefix}lab").text
@@ -159,10 +117,10 @@ def test_server_on_another_node(cluster, alice):
             assert answer.status_code == 200
         alice.stop()
         wait_for(lambda: cluster["two"].sh(f"{SERVER} || true") == "", "no server is left")
-    assert b"libexec/jupyterhub/job-starter" in wire.text  # the job's script: it would be seen
+    assert b"libexec/jupyterhub/job-starter" in wire  # the job's script: it would be seen
     assert len(key) == 64 and len(token) == 32 and len(certificate_key) == 64
     for secret in (key, bytes.fromhex(key), token, certificate_key, "words-of-a-cell", "llec-a-fo-sdrow", "PRIVATE KEY"):
-        assert (secret if isinstance(secret, bytes) else secret.encode()) not in wire.text
+        assert (secret if isinstance(secret, bytes) else secret.encode()) not in wire
 
 
 def new_token(user):
@@ -278,6 +236,27 @@ def test_servers_token_changes_nothing_at_the_hub(cluster, alice, tmp_path):
         answer = requests.request(method, url, json=body, headers=headers, cert=certificate, verify=False, timeout=10)
         assert answer.status_code in (403, 404), (method, path, answer.text)
     assert alice.hub_api("GET", "/users/alice").json()["servers"][""]["started"] == before["started"] and alice.server_ready
+    alice.stop()
+
+
+def test_address_that_leads_nowhere(cluster, alice):
+    """The hub says so once, and verify how to fix it; when the name leads here again, servers start without a restart."""
+    hub = cluster["hub"]
+    hosts = hub.sh("cat /etc/hosts")
+    for line, what in (("127.0.1.1 hub", "hub in JUPYTERHUB_JOBS_ADDRESS leads to 127.0.1.1 on this machine"), ("", "hub in JUPYTERHUB_JOBS_ADDRESS: ")):
+        begun = hub.sh("date '+%F %T'; sleep 1")
+        hub.sh(f"sed -i '/ hub$/d' /etc/hosts; echo '{line}' >>/etc/hosts; systemctl restart jupyterhub")
+        wait_for(Hub().answers, "the hub answers again", timeout=20)
+        time.sleep(32)  # it has tried again
+        assert hub.journal("-u", "jupyterhub", f"--since={begun}").count(f"Servers on other machines cannot reach this hub: {what}") == 1
+        verified = hub.run("jupyterhub-ctl", "verify", "jobs-address", check=False)
+        assert verified.returncode == 1 and f"failed\tjobs-address\t{what}" in verified.stdout, verified.stdout
+        assert "correct that name in DNS or /etc/hosts, or the setting in /etc/default/jupyterhub" in verified.stdout
+    hub.write("/etc/hosts", hosts + "\n")
+    verify = ("jupyterhub-ctl", "verify", "jobs-address")
+    wait_for(lambda: "the hub listens at hub:8443" in hub.run(*verify, check=False).stdout, "the hub has tried again", timeout=60, every=1)
+    start(alice, "two")
+    assert alice.kernel().execute("6 * 7") == "42"
     alice.stop()
 
 
