@@ -31,7 +31,10 @@ def pytest_collection_modifyitems(config, items):
     mine = set(files[part - 1 :: parts])
 
     def wanted(item):
-        return item.path in mine and (config.getoption("slow") or not item.get_closest_marker("slow"))
+        marks = list(item.iter_markers("slow"))
+        if any(not mark.args for mark in marks) and not hasattr(config, "workerinput"):  # pytest-xdist has no line for a worker's errors
+            raise pytest.UsageError(f'{item.nodeid} is marked slow and does not say why: pytest.mark.slow("...")')
+        return item.path in mine and (config.getoption("slow") or not marks)
 
     left_out = [item for item in items if not wanted(item)]
     if left_out:

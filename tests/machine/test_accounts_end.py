@@ -224,7 +224,7 @@ def test_login_ends_what_the_one_before_had(machine, hub, looks):
         look_every(machine, hub, 1)
 
 
-@pytest.mark.slow  # the other half of test_account_made_anew_with_the_same_uid
+@pytest.mark.slow("the other half of test_account_made_anew_with_the_same_uid")
 def test_home_that_is_moved_is_no_other_account(machine, hub, looks):
     """With its times, as mv, rsync -a and usermod do it; in use or not. So is one that is not there for a while, as that of a disk that is away."""
     user = somebody(machine, hub, "mover")
@@ -237,7 +237,7 @@ def test_home_that_is_moved_is_no_other_account(machine, hub, looks):
     user.stop()
 
 
-@pytest.mark.slow  # uids, which a rename keeps
+@pytest.mark.slow("uids, which a rename keeps")
 def test_renamed_account_has_its_files(machine, hub, looks):
     """As in a directory, while its server runs: what the name before had at the hub ends, the new one begins, in the same home."""
     old = somebody(machine, hub, "maiden")

@@ -10,7 +10,7 @@ import harness
 import pytest
 from hubclient import with_server
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("some 300 packages; test_lab has users' own kernels and broken ones each time")
 NOT_IN_DEBIAN_12 = {"xeus-gp"} if os.environ.get("SUITE") == "debian:bookworm" else set()
 PACKAGES = (
     *("--no-install-recommends", "xpython", "python3-ipython", "r-cran-irkernel", "python3-octave-kernel", "gnuplot-nox", "fonts-freefont-otf", "ghostscript"),

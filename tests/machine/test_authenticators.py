@@ -9,7 +9,7 @@ import pytest
 from harness import wait_for
 from hubclient import BASE, HubError, HubUser, page_text
 
-pytestmark = pytest.mark.slow  # examples that a site installs; their programs and the helper seldom change
+pytestmark = pytest.mark.slow("examples that a site installs; their programs and the helper seldom change")
 
 PACKAGES = directory.PACKAGES
 EXAMPLES = "/usr/share/doc/jupyterhub/examples/authenticators"

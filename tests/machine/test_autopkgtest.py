@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("the topics are those of each run, only who calls them is another")
 PACKAGES = ("autopkgtest", "dpkg-dev", "python3-pytest", "python3-requests", "python3-websocket")
 TOP = pathlib.Path(__file__).resolve().parents[2]
 

@@ -279,7 +279,7 @@ def home(alice):
     return page.text if page.url.endswith("/hub/home") else None
 
 
-@pytest.mark.slow  # test_safe_upgrade migrates each time, test_restore_brings_back_what_was restores
+@pytest.mark.slow("test_safe_upgrade migrates each time, test_restore_brings_back_what_was restores")
 def test_restores_into_the_next_version(other, deb, alice, tmp_path_factory):
     """The hub migrates the database at its start; apt has made a backup before the upgrade."""
     package = other.push(repack(deb, tmp_path_factory.mktemp("next"), add_migration))
@@ -291,7 +291,7 @@ def test_restores_into_the_next_version(other, deb, alice, tmp_path_factory):
     assert sql(other, "SELECT count(*) FROM of_the_upgrade") == "(0,)"
 
 
-@pytest.mark.slow  # test_archive_that_is_not_for_this_machine has one of version 99
+@pytest.mark.slow("test_archive_that_is_not_for_this_machine has one of version 99")
 def test_backup_of_the_next_version_is_refused_by_this_one(machine, other, tmp_path):
     made = ctl(other, "backup").stdout.strip()
     file = tmp_path / "newer.tar.gz"
@@ -299,7 +299,7 @@ def test_backup_of_the_next_version_is_refused_by_this_one(machine, other, tmp_p
     assert "newer than this one" in refused(machine, 9, "restore", machine.push(file))
 
 
-@pytest.mark.slow  # test_install purges each time
+@pytest.mark.slow("test_install purges each time")
 def test_purge_keeps_the_backups(other):
     with pytest.raises(CommandFailed):
         other.run("test", "!", "-e", FOLDER)

@@ -10,7 +10,7 @@ import pytest
 from comparison import compare
 from contenders import Package, Peer
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("it measures, for minutes; no figure is a test")
 
 
 @pytest.fixture(scope="module", params=[pytest.param([Package], id="package"), pytest.param([Package, Peer], id="both")])

@@ -178,7 +178,7 @@ def test_account_that_is_not_allowed(browser, page):
     assert browser.errors.pop().startswith("Failed to load resource: the server responded with a status of 403")
 
 
-@pytest.mark.slow  # test_offloaders has pages below a path each time, without a browser
+@pytest.mark.slow("test_offloaders has pages below a path each time, without a browser")
 def test_below_a_path(machine, hub, browser):
     """One setting moves the hub to /jupyter/."""
     machine.add_user("dora", PASSWORDS["dora"])

@@ -6,7 +6,7 @@ import harness
 import pytest
 from hubclient import Hub
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("what pip and npm fetch is most of it, and another build")
 
 
 @pytest.fixture(scope="module")

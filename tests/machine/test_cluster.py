@@ -19,7 +19,7 @@ from slurm import start
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 import blocks
 
-pytestmark = pytest.mark.slow  # three machines
+pytestmark = pytest.mark.slow("three machines")
 BLOCKS = [block for block in blocks.ALL if block.page == "cluster.md"]
 PACKAGES = (*SLAPD, "sssd-ldap", "libnss-sss", "libpam-sss", "nfs-kernel-server", "nfs-common", "slurmctld", "slurmd", "slurm-client", "munge")
 ADDRESSES = {"ldap": "192.0.2.1", "hub": "192.0.2.11", "node1": "192.0.2.12"}

@@ -212,7 +212,7 @@ def test_many_at_once(machine):
     assert "crowd" not in machine.sh(f"cat {RULES}")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("five kills around a rename that seldom changes")
 def test_killed_at_any_moment(machine):
     """kill -9 while a rule is written: sudo still works, the next change too."""
     for delay in ("0.3", "0.35", "0.4", "0.45", "0.5"):
@@ -362,7 +362,7 @@ def test_backup_carries_the_rules(machine, hub):
     assert machine.sh(f"tar -xzOf {made} files{RULES}") == machine.sh(f"cat {RULES}")
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_backup restores each time, this is one file more")
 def test_restore_brings_the_rules_back(machine, hub):
     made = ctl(machine, "backup").stdout.strip()
     before = machine.sh(f"cat {RULES}; stat -c '%a %U' {RULES}")

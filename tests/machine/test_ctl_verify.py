@@ -739,7 +739,7 @@ def test_names_faults_that_do_not_hide_each_other(machine, hub, subtests):
             wait_for(hub.answers, "the hub answers", timeout=60, every=0.2)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a run of verify for each; those that do not hide each other are put in together each time")
 @pytest.mark.parametrize("fault", [pytest.param(fault, id=fault.name) for fault in FAULTS])
 def test_names_the_fault_and_nothing_else(machine, hub, fault):
     code, results = put_in(machine, [fault])
@@ -825,7 +825,7 @@ def test_user_who_may(machine, hub):
     assert processes(machine, "alice") == []
 
 
-@pytest.mark.slow  # PAM's answer; test_user_who_may_not has another each time
+@pytest.mark.slow("PAM's answer; test_user_who_may_not has another each time")
 def test_user_with_the_wrong_password(machine, hub):
     code, steps = journey(machine, "alice", "wrong horse")
     assert code == 5
@@ -903,14 +903,14 @@ def test_user_whose_kernel_never_answers(machine, hub):
     assert "within 5 s" in steps["cell"]["what"]
 
 
-@pytest.mark.slow  # as with a kernel that never answers
+@pytest.mark.slow("as with a kernel that never answers")
 def test_user_whose_server_never_answers(machine, hub):
     steps, _ = hangs(machine, "/home/alice/.jupyter/jupyter_server_config.py", "--timeout", "5")
     assert [steps[step]["status"] for step in STEPS] == ["passed", "passed", "failed", "skipped", "skipped"]
     assert "the server started and does not answer" in steps["spawn"]["what"] and "~/.jupyter and /etc/jupyter" in steps["spawn"]["mend"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("it waits that long; test_verify_limits has the mechanism each time")
 @pytest.mark.parametrize("path", [KERNEL, "/home/alice/.jupyter/jupyter_server_config.py"])
 def test_all_of_it_ends_in_90_seconds(machine, hub, path):
     """As shipped, with checks that hang beside it."""
@@ -922,7 +922,7 @@ def test_all_of_it_ends_in_90_seconds(machine, hub, path):
     assert seconds < 90
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for timeouts; test_verify_limits has the mechanism each time")
 def test_checks_that_hang_hide_no_others(machine, hub):
     """A sudo and a PAM that wait for a directory, say."""
     slow = "#!/bin/sh\nsleep 1000\n"
@@ -940,7 +940,7 @@ def test_checks_that_hang_hide_no_others(machine, hub):
     assert machine.sh("pgrep -f '^/bin/sh /usr' || true") == ""
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a wait; what it leaves is cleared by systemd")
 def test_user_whose_verify_is_ended(machine, hub):
     """By `timeout`, a terminal that is closed and the like: nothing stays."""
     machine.write(KERNEL, SLEEP)

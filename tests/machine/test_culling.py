@@ -141,7 +141,7 @@ def answer_pings(kernel):
         kernel.socket.recv()
 
 
-@pytest.mark.slow  # nothing of the services is the site's since they are added behind its configuration
+@pytest.mark.slow("nothing of the services is the site's since they are added behind its configuration")
 def test_site_may_have_services_of_its_own(machine, hub, idle, culling):
     machine.write(
         "/etc/jupyterhub/jupyterhub_config.d/10-site.py",
@@ -195,7 +195,7 @@ def test_page_says_that_its_server_will_be_stopped(lab, browser):
     expect(notice).to_have_count(0, timeout=10_000)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for minutes; an idle server's end is each time")
 def test_server_that_is_kept_reaches_the_age_limit(machine, lab, idle):
     lab.evaluate("setInterval(() => fetch('/user/idle/api/me', {headers: {'X-XSRFToken': document.cookie.match(/_xsrf=([^;]+)/)[1]}}), 3000)")
     expect(lab.locator(".Toastify__toast")).to_contain_text("Your notebook server reaches the age limit.", timeout=150_000)
@@ -233,7 +233,7 @@ def test_maintenance_is_announced_and_kernels_end_in_order(machine, hub, idle, n
     assert "for maintenance." in page_text(idle.get("/hub/home"))
 
 
-@pytest.mark.slow  # a time in a file, looked at each second
+@pytest.mark.slow("a time in a file, looked at each second")
 def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
     machine.run("jupyterhub-ctl", "online")
     idle.spawn()
@@ -245,7 +245,7 @@ def test_time_that_passes_while_the_hub_is_down(machine, hub, idle, no_culling):
     wait_for(lambda: with_server(machine) == set(), "the server is stopped", timeout=40, every=0.5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a time in a file, and a wait for what does not happen")
 def test_online_withdraws_the_time(machine, hub, idle, no_culling):
     machine.run("jupyterhub-ctl", "offline", "--stop-at", "+5s")
     machine.run("jupyterhub-ctl", "online")

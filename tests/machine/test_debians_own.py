@@ -8,7 +8,7 @@ import requests
 from harness import wait_for
 from hubclient import BASE, Hub
 
-pytestmark = pytest.mark.slow  # Debian's brings 390 packages
+pytestmark = pytest.mark.slow("Debian's brings 390 packages")
 # Debian's, with what it needs, fetched by name; this package comes from dist/.
 PACKAGES = ("jupyterhub",)
 CONFIG = "/etc/jupyterhub/jupyterhub_config.py"

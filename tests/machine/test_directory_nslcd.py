@@ -16,7 +16,7 @@ from directory import test_strange_passwords as logs_in_with_it
 from harness import wait_for
 from hubclient import HubError, Prober
 
-pytestmark = pytest.mark.slow  # the same as with SSSD, which most sites have
+pytestmark = pytest.mark.slow("the same as with SSSD, which most sites have")
 PACKAGES = (*SLAPD, "nslcd", "libnss-ldapd", "libpam-ldapd")
 
 

@@ -155,7 +155,7 @@ def slow_directory(machine, directory):
     "last, page",
     [
         pytest.param(20, 2, id="half as long as one after the other"),
-        pytest.param(6, 0.5, id="quiet machine", marks=[pytest.mark.slow, pytest.mark.alone]),  # seconds that a busy machine does not keep
+        pytest.param(6, 0.5, id="quiet machine", marks=[pytest.mark.slow("seconds that a busy machine does not keep"), pytest.mark.alone]),
     ],
 )
 def test_slow_directory_delays_nobody_else(hub, slow_directory, last, page):

@@ -15,7 +15,7 @@ from harness import wait_for
 from hubclient import BASE, Hub, HubError
 from wheels import INDEX, for_environments, offer, offer_to_r
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("two suites' packages, and 10 minutes of apt")
 PACKAGES = ("--no-install-recommends", "r-cran-irkernel", "python3-venv")
 
 ACCOUNTS = (

@@ -17,7 +17,7 @@ import harness
 import pytest
 from hubclient import Hub
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("builds the package once more")
 TOP = pathlib.Path(__file__).resolve().parents[2]
 BUILDAH = "buildah,ca-certificates,netavark"  # which looks for netavark even where it sets up no network
 # The kernel's limits may forbid containers, but not this: see engine_build in build.sh.

@@ -67,7 +67,7 @@ def test_readme_word_for_word(server, tmp_path):
     assert hub.login("alice", "secret").run_cell("5 * 4") == "20"
 
 
-@pytest.mark.slow
+@pytest.mark.slow("all blocks of docs/; README's are followed each time")
 @pytest.mark.parametrize("block", DOCS, ids=name)
 def test_block(server, block):
     """The hub runs, and alice has a server, before each of them."""

@@ -380,7 +380,7 @@ def test_notebook_notes_it_and_warns_once(index, upgraded, alice, lab):
     assert metadata[NOTE] == noted(index, 1) and metadata["authors"] == [{"name": "alice"}]
 
 
-@slow
+@slow("another kernel for the same warning")
 def test_kernel_of_no_environment_warns_too(index, upgraded, alice, lab):
     """The note goes: it would be of other results."""
     with opened(lab, alice, "elsewhere.ipynb", "python3", **{NOTE: noted(index, 1)}) as tab:
@@ -389,7 +389,7 @@ def test_kernel_of_no_environment_warns_too(index, upgraded, alice, lab):
         saved(index, tab, "elsewhere.ipynb", lambda metadata: NOTE not in metadata)
 
 
-@slow
+@slow("another name for the same comparison")
 def test_same_software_is_not_another(index, upgraded, alice, lab):
     """Imported under another name, say; what somebody has added stays."""
     before = {**noted(index, 2), "name": "climate-2026", "revision": 7, "comment": "mine"}
@@ -403,7 +403,7 @@ def test_same_software_is_not_another(index, upgraded, alice, lab):
 STRANGE = ["mine", 7, ["work", 1], {}, {"name": "work"}, {"name": ["<img src=x onerror=alert(1)>"], "revision": 1}, None]
 
 
-@slow
+@slow("what is no note of ours")
 @pytest.mark.parametrize("number", range(len(STRANGE)))
 def test_note_of_somebody_else_stays(index, upgraded, alice, lab, number):
     with opened(lab, alice, f"strange{number}.ipynb", **{NOTE: STRANGE[number]}) as tab:
@@ -414,7 +414,7 @@ def test_note_of_somebody_else_stays(index, upgraded, alice, lab, number):
     assert metadata[NOTE] == STRANGE[number]
 
 
-@slow
+@slow("the same extension in another page")
 def test_notebook_7_notes_it_and_warns(index, upgraded, alice, lab):
     put(alice, "seven.ipynb", **{NOTE: noted(index, 1)})
     with lab.context.new_page() as tab:
@@ -425,7 +425,7 @@ def test_notebook_7_notes_it_and_warns(index, upgraded, alice, lab):
         saved(index, tab, "seven.ipynb", lambda metadata: metadata[NOTE] == noted(index, 2))
 
 
-@slow
+@slow("another way to the same warning")
 def test_environment_removed_under_an_open_notebook(index, upgraded, alice, lab, archive):
     """It can be saved, with its note; another kernel warns."""
     ctl(index, "import", archive, "gone")
@@ -443,7 +443,7 @@ def test_environment_removed_under_an_open_notebook(index, upgraded, alice, lab,
         expect(warnings(tab)).to_contain_text("orphan.ipynb was last run with revision 1 of gone, not with this kernel.", timeout=SLOW)
 
 
-@slow
+@slow("a setting that is read in one place")
 def test_site_without_layers(index, upgraded, alice):
     """pip says so in one line. alice's server is another one from here on."""
     alice.stop()
@@ -576,7 +576,7 @@ def test_import_makes_the_same(index, secret, archive, alice):
     assert (row["archive"]["environment"], row["archive"]["revision"], row["archive"]["by"]) == ("work", 2, "root")
 
 
-@slow
+@slow("a second machine")
 def test_import_on_another_machine(index, site, installed, archive):
     lock = index.sh(f"cat {ROOT}/work/2/lock.txt")
     other = site.machine("other", *installed).boot()
@@ -641,7 +641,7 @@ def test_what_is_no_archive(index, work):
 # -- For a group -------------------------------------------------------------------------------------------------------------------
 
 
-@slow
+@slow("another lock for the same verb")
 def test_lock_without_ipykernel(index, work, alice):
     """That and what it needs are added; the rest is as the lock says."""
     digest = index.sh(f"sha256sum {INDEX}/answer-1.0-*").split()[0]
@@ -681,7 +681,7 @@ def test_remove(index, secret, alice):
     assert "there is no environment secret (there are: work)" in ctl(index, "remove", "secret", check=False).stderr
 
 
-@slow
+@slow("test_backup restores each time, this is one folder more")
 def test_backup_and_restore(index, upgraded, alice):
     """A restored machine knows what is missing, and the command that makes it, with the same hashes."""
     lock = index.sh(f"cat {ROOT}/work/current/lock.txt")
@@ -711,7 +711,7 @@ VERBS = {
 CUTS = {"add": 4, "upgrade": 4, "rollback": 1, "remove": 3, "prune": 1, "archive": 3, "import": 4}  # spread evenly over the time that it takes
 
 
-@slow
+@slow("cuts at each verb, and a boot for each")
 @pytest.mark.parametrize("verb, cut", [(verb, cut) for verb, number in CUTS.items() for cut in range(number)])
 def test_power_cut(index, hub, work, archive, verb, cut):
     """In the middle of each verb: the environment is as before or as after it, and the next command clears away what is neither.

@@ -8,7 +8,7 @@ from hubclient import with_server
 from test_environments import KERNELS, ROOT, ctl, run
 from wheels import INDEX, PIP_CONF, for_environments
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("pandas and others from PyPI; test_environments has packages of the tests' own each time")
 ASKED = "pandas\nscikit-learn\nmatplotlib\n"
 CODE = """
 import matplotlib, pandas, sklearn.linear_model

@@ -16,7 +16,7 @@ from harness import wait_for
 from hubclient import KernelError
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.slow  # tests/extras builds each selection and runs its notebooks, this one as well
+pytestmark = pytest.mark.slow("tests/extras builds each selection and runs its notebooks, this one as well")
 
 NOTEBOOKS = TOP / "docs/examples/notebooks"
 

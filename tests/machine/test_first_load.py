@@ -6,7 +6,7 @@ import offloader
 import pytest
 from harness import wait_for
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("test_browser has the page each time; the bytes change with the locks and the examples alone")
 
 PACKAGES = ("nginx", "openssl")
 # A file of JupyterLab, of an extension or of a theme, in the log of a notebook server.

@@ -8,6 +8,7 @@ import time
 
 import pytest
 import requests
+from cases import further
 from hubclient import BASE, HubError, HubUser, page_text
 
 PASSWORD = "r1ght-Sesame!"
@@ -52,7 +53,7 @@ def listed(machine):
     return {(row["account"], row["address"]): row for row in json.loads(machine.run("jupyterhub-ctl", "logins", "--json").stdout)}
 
 
-@pytest.mark.parametrize("name", [pytest.param("stranger-{}", marks=pytest.mark.slow), "carl"])
+@pytest.mark.parametrize("name", further(["stranger-{}", "carl"], ["carl"], "the same flood, by names that no account has"))
 def test_hundred_and_fifty_wrong_logins_at_once_make_nobody_wait(machine, name):
     """All from the same address as alice's, in the worst case. Before, she waited for all of them."""
     with concurrent.futures.ThreadPoolExecutor(1) as attack:
@@ -177,7 +178,7 @@ def test_site_can_take_more(machine, hub):
         assert requests.post(f"{BASE}/hub/login", data=b"x" * 3_100_000, timeout=30).status_code == 413
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for a minute")
 def test_body_that_does_not_come_is_not_waited_for(machine, hub):
     """Nor does one that comes drop by drop hold its connection for longer than a minute."""
     with socket.create_connection(("127.0.0.1", 8081)) as connection:

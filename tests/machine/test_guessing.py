@@ -55,7 +55,7 @@ def test_account_that_the_configuration_keeps_out_is_answered_alike(machine, hub
     assert "carl may not log in: allowed_users" in machine.journal("-u", "jupyterhub")
 
 
-@pytest.mark.slow  # some hundred logins, for their times
+@pytest.mark.slow("some hundred logins, for their times")
 def test_time_tells_nothing(hub):
     """The medians of right and wrong are closer than what checking takes."""
     seconds = {password: [refusal(hub, "bob", password)[1] for _ in range(5)] for password in (PASSWORD, WRONG)}

@@ -74,7 +74,7 @@ def test_hub_that_hangs_is_restarted(machine, hub, alice, quick):
     assert hub.login("alice", PASSWORD).server_ready
 
 
-@pytest.mark.slow  # a process that hangs is noticed in the same way
+@pytest.mark.slow("a process that hangs is noticed in the same way")
 def test_event_loop_that_hangs_is_noticed(machine, hub, alice, quick):
     """The process is as busy as can be; it is its loop that counts."""
     machine.write(
@@ -96,7 +96,7 @@ def test_event_loop_that_hangs_is_noticed(machine, hub, alice, quick):
     wait_for(hub.answers, "the hub answers", timeout=20)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for longer than the watchdog does")
 def test_long_start_is_not_a_hang(machine, hub, alice, quick):
     """A migration of a large database, say."""
     machine.write(CONFIG, f"import time\ntime.sleep({2 * SECONDS})\nc = get_config()\nc.Spawner.args = ['--HubOAuth.cache_max_age=1']\n")

@@ -130,7 +130,7 @@ def test_environments_have_nothing_else(source, filled):
     assert done.returncode == 1 and "forbidden was not found" in done.stderr
 
 
-@slow
+@slow("test_environments makes them of an index each time")
 def test_environments(source, filled):
     """They are made of it, by a uv that comes from it as well."""
     source.sh("rm -r /opt/venvs/jupyterhub-environments/.uv")
@@ -263,7 +263,7 @@ def test_no_room(source, exported):
     assert done.returncode == 10 and "No space left on device" in done.stderr.splitlines()[-1] and left == ""
 
 
-@slow
+@slow("cuts at each verb, and a boot for each")
 @pytest.mark.parametrize("verb, cut", [("fill", 0), ("fill", 1), ("fill", 2), ("add", 1), ("import", 0), ("import", 1)])
 def test_power_cut(source, exported, hub, verb, cut):
     """The index is as before or as after it, and the next command clears away what is neither."""

@@ -142,14 +142,14 @@ def test_homes_are_left_alone(server):
     server.sh("test -d /home/alice")
 
 
-@pytest.mark.slow  # piuparts does it, too: tests/judges
+@pytest.mark.slow("piuparts does it, too: tests/judges")
 def test_it_installs_again_and_works(server, hub):
     server.run("apt-get", "-qq", "-y", "install", server.package, timeout=300)
     user = run_a_cell(hub)
     user.stop()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("another unpacking; an upgrade is each time")
 def test_reinstall_over_itself_works(server, hub):
     server.run("apt-get", "-qq", "-y", "--reinstall", "install", server.package, timeout=300)
     run_a_cell(hub)

@@ -20,7 +20,7 @@ kill -KILL -- -$!
 wait $! || true
 """
 
-pytestmark = pytest.mark.slow  # what dpkg does in which order seldom changes; test_safe_upgrade breaks an upgrade each time
+pytestmark = pytest.mark.slow("what dpkg does in which order seldom changes; test_safe_upgrade breaks an upgrade each time")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from harness import wait_for
 from hubclient import BASE, Hub
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.slow  # a setting that is off as shipped, and nothing else touches what it changes
+pytestmark = pytest.mark.slow("a setting that is off as shipped, and nothing else touches what it changes")
 
 PACKAGES = ("nginx", "openssl")
 PASSWORD = "r1ght-Sesame!"

@@ -6,6 +6,7 @@ import textwrap
 import uuid
 
 import pytest
+from cases import further
 from harness import wait_for
 from hubclient import with_server
 
@@ -261,7 +262,7 @@ def test_pipe_where_the_runtime_folder_cannot_be_used(machine, alice, folder):
     assert said.splitlines() == ["from a child", "True 0o700", "False"]
 
 
-@pytest.mark.slow  # systemd removes the folder
+@pytest.mark.slow("systemd removes the folder")
 def test_pipes_of_killed_kernels_go_with_the_session(machine, hub):
     machine.add_user("carol")
     carol = hub.login("carol", "secret")
@@ -446,7 +447,10 @@ for socket in sockets:
 """
 
 
-@pytest.mark.parametrize("program", [pytest.param("execute", marks=pytest.mark.slow), "nbconvert --execute --to notebook"])
+NBCONVERT = "nbconvert --execute --to notebook"
+
+
+@pytest.mark.parametrize("program", further(["execute", NBCONVERT], [NBCONVERT], "the same client below another command"))
 def test_strangers_cannot_read_what_is_run_in_a_terminal(machine, alice, program):
     """These kernels do have ports, but also a key, which their clients get from a file of the user's."""
     code = "import os, time\nwhile not os.path.exists('/tmp/enough'):\n    print('secret', flush=True); time.sleep(.1)"

@@ -11,7 +11,7 @@ from harness import wait_for
 from hubclient import HubError, with_server
 from wheels import offer_to_r
 
-pytestmark = pytest.mark.slow  # Debian's kernels, and R with 50 packages; test_lab has users' own and broken ones each time
+pytestmark = pytest.mark.slow("Debian's kernels, and R with 50 packages; test_lab has users' own and broken ones each time")
 
 # With what they recommend, R's alone would bring 1300 packages.
 PACKAGES = ("--no-install-recommends", "xeus-gp", "r-cran-irkernel", "python3-minimal")

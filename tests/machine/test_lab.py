@@ -155,7 +155,7 @@ def type_at_once(page, *cells, number=0):
     return [notebook.locator(".jp-CodeCell").nth(number + after).locator(".jp-OutputArea-output") for after in range(len(cells))]
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.slow), 3])
+@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.slow("the easier half: the kernel is quick")), 3])
 def test_cells_run_before_the_kernel_is_connected(page, seconds):
     """At full speed; and with a kernel that takes its time, so that all of it is typed before there is one."""
     page.route(re.compile(r"/api/sessions\?"), lambda route: (route.request.method == "POST" and page.wait_for_timeout(1000 * seconds), route.continue_()))
@@ -171,9 +171,9 @@ def test_cells_run_before_the_kernel_is_connected(page, seconds):
 @pytest.mark.parametrize(
     "first, then, request_",
     [
-        pytest.param("Shut Down Kernel", "Change Kernel…", r"POST .*/api/sessions\?", marks=pytest.mark.slow),
+        pytest.param("Shut Down Kernel", "Change Kernel…", r"POST .*/api/sessions\?", marks=pytest.mark.slow("another way to a new kernel")),
         (None, "Change Kernel…", r"PATCH .*/api/sessions/"),
-        pytest.param(None, "Restart Kernel…", r"POST .*/api/kernels/.*/restart\?", marks=pytest.mark.slow),
+        pytest.param(None, "Restart Kernel…", r"POST .*/api/kernels/.*/restart\?", marks=pytest.mark.slow("another way to a new kernel")),
     ],
     ids=["start", "change", "restart"],
 )
@@ -274,7 +274,7 @@ def test_name_that_is_too_long_says_so(alice, method, path, model):
     assert re.search(r"The name [nü]{30}\.\.\. is too long", error.value.text)
 
 
-@pytest.mark.slow  # a limit of tornado's
+@pytest.mark.slow("a limit of tornado's")
 def test_file_of_100_mb_reaches_a_kernel(browser, page):
     """By the widget for uploads, and the connection stays."""
     size = 100 * MIB

@@ -4,6 +4,7 @@ import importlib.metadata
 
 import pytest
 from browser import SLOW, log_in, wait_for_lab
+from cases import further
 from playwright.sync_api import expect
 
 PACKS = {"de-DE": "Datei", "fr-FR": "Fichier", "zh-CN": "文件"}  # of the tests' requirements: language, the first menu
@@ -34,24 +35,24 @@ def first_menu(browser, language, shot):
         return name.inner_text()
 
 
-@pytest.mark.parametrize("language", ["de-DE", *(pytest.param(language, marks=pytest.mark.slow) for language in ("fr-FR", "zh-CN"))])
+@pytest.mark.parametrize("language", further(["de-DE", "fr-FR", "zh-CN"], ["de-DE"], "further packs, added by the same lines"))
 def test_language_of_the_browser(browser, language):
     assert first_menu(browser, language, shot=True) == PACKS[language]
 
 
-@pytest.mark.parametrize("language", [pytest.param(language, marks=pytest.mark.slow) for language in ("en-GB", "nl-NL")])
+@pytest.mark.parametrize("language", further(["en-GB", "nl-NL"], [], "English is what there is without any pack"))
 def test_english_without_a_pack(browser, language):
     """And for English, though other packs are there."""
     assert first_menu(browser, language, shot=False) == "File"
 
 
-@pytest.mark.slow  # a list's order
+@pytest.mark.slow("a list's order")
 def test_next_best_language(browser):
     """A browser of Austria has German as it is written in Germany."""
     assert first_menu(browser, "de-AT", shot=False) == "Datei"
 
 
-@pytest.mark.slow  # JupyterLab's own; the language of the browser is ours
+@pytest.mark.slow("JupyterLab's own; the language of the browser is ours")
 def test_setting_of_the_user_comes_first(machine, browser):
     """Settings > Language, as JupyterLab stores it."""
     folder = "/home/alice/.jupyter/lab/user-settings/@jupyterlab/translation-extension"

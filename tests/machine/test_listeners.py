@@ -13,6 +13,7 @@ import time
 import pytest
 import requests
 import websocket
+from cases import further
 from harness import wait_for
 from hubclient import BASE, Hub, with_server
 from repack import repack
@@ -161,7 +162,7 @@ OFTEN = ("restart of the hub", "kill -9 of the proxy")  # the upgrade, which res
 ANSWERS = []
 
 
-@pytest.mark.parametrize("event", [pytest.param(event, marks=() if event in OFTEN else slow) for event in EVENTS])
+@pytest.mark.parametrize("event", further(EVENTS, OFTEN, "further events under the same load"))
 def test_no_request_is_refused_or_answered_by_others(machine, hub, alice, connected, token, event, request):
     if event == "upgrade":
         machine.push(request.getfixturevalue("newer"))
@@ -188,7 +189,7 @@ def test_no_request_is_refused_or_answered_by_others(machine, hub, alice, connec
         assert connected.execute("held") == "42"  # over the websocket that it had before
 
 
-@slow
+@slow("a claim about all events together")
 def test_there_were_enough_requests():
     assert len(ANSWERS) < 3 * len(EVENTS) or sum(ANSWERS) >= 10000
 
@@ -350,7 +351,7 @@ def test_messages_reach_those_who_have_logged_in(machine, hub, alice):
 # -- Servers of the version before -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # servers of a version of long ago
+@pytest.mark.slow("servers of a version of long ago")
 def test_server_at_a_port_goes_on(machine, hub):
     """Those that the version before has started stay where they are until they end; the next one has a socket."""
     config = "/etc/jupyterhub/jupyterhub_config.d/80-before.py"
@@ -452,7 +453,7 @@ def test_port_follows_a_restart_of_the_proxy(machine, hub):
     move(machine, "http://127.0.0.1:8000/")
 
 
-@slow  # a drop-in of the docs
+@slow("a drop-in of the docs")
 def test_low_port_is_the_administrators_to_choose(machine, hub):
     """The keeper reads the setting at its start; it does as root has written, not as the proxy asks."""
     machine.sh("sed -i 's,^JUPYTERHUB_BIND_URL=.*,JUPYTERHUB_BIND_URL=http://127.0.0.1:80/,' /etc/default/jupyterhub")

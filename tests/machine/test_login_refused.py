@@ -101,7 +101,7 @@ def threads_and_memory(machine):
     return [int(re.search(rf"(?m)^{key}:\s+(\d+)", status)[1]) >> shift for key, shift in (("Threads", 0), ("VmRSS", 10))]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("a minute; test_flood has 150 at once each time")
 def test_two_hundred_wrong_passwords(machine, hub, alice):
     """Within less than a minute. PAM lets each wait for 2 s; others log in meanwhile, and pages are there."""
 

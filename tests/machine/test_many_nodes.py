@@ -16,7 +16,7 @@ from hubclient import KernelError
 from slurm import BEFORE_PACKAGES, configure
 from wheels import INDEX, PIP_CONF, for_environments
 
-pytestmark = pytest.mark.slow  # three machines, and packages of PyPI
+pytestmark = pytest.mark.slow("three machines, and packages of PyPI")
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurm-client", "munge", "default-jre-headless")
 ON_NODES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge", "python3", "default-jre-headless")
 PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs/many-nodes.md").read_text()

@@ -4,7 +4,7 @@ import figures
 import pytest
 from contenders import Contender, add_users
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("fifty servers at once take what a machine has")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 from harness import wait_for
 from hubclient import Prober
 
-pytestmark = pytest.mark.slow  # its file and the names of our units seldom change
+pytestmark = pytest.mark.slow("its file and the names of our units seldom change")
 PACKAGES = ("needrestart",)
 LIBRARIES = ("libc.so.6", "libssl.so.3", "libz.so.1")
 

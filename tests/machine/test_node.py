@@ -13,7 +13,7 @@ import requests
 from harness import wait_for
 from hubclient import Hub
 
-pytestmark = pytest.mark.slow  # apt and dpkg do most of it; what the package contains is looked at in tests/package/test_node.py
+pytestmark = pytest.mark.slow("apt and dpkg do most of it; what the package contains is looked at in tests/package/test_node.py")
 
 INSTALL = "apt-get -qq -y --no-install-recommends install"
 PROCESSES = "pgrep --uid alice --full 'job-starter|singleuser' || true"

@@ -14,6 +14,7 @@ import offloader
 import pytest
 import requests
 import websocket
+from cases import further
 from harness import wait_for
 from hubclient import BASE, Hub, HubError, HubUser, page_text
 
@@ -41,11 +42,11 @@ def start(machine, server):
     offloader.start(machine, server)
 
 
-OFTEN = {"haproxy", "nginx"}  # that of the README, and the one that differs most from it
-SERVERS = [pytest.param(server, id=server.name, marks=() if server.name in OFTEN else pytest.mark.slow) for server in offloader.ALL]
+OFTEN = [server for server in offloader.ALL if server.name in ("haproxy", "nginx")]  # that of the README, and the one that differs most from it
+SERVERS = further(offloader.ALL, OFTEN, "further web servers, by recipes of the same form")
 
 
-@pytest.fixture(scope="module", params=SERVERS)
+@pytest.fixture(scope="module", params=SERVERS, ids=lambda server: server.name)
 def server(request, machine, authority):
     """Each of the off-loaders in turn, running."""
     start(machine, request.param)
@@ -173,7 +174,7 @@ def test_progress_of_a_spawn_is_not_held_back(alice):
     alice.get(alice.prefix)  # where the page leads: the new server does not know its visitor yet
 
 
-@pytest.mark.slow
+@pytest.mark.slow("waits for two minutes")
 def test_a_silent_cell_is_waited_for(alice):
     """Longer than any of the servers' own timeouts, which are 50 s or 60 s."""
     kernel = alice.kernel()

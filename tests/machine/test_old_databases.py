@@ -12,12 +12,11 @@ from database import DATABASE, PYTHON, sql
 from harness import wait_for
 from hubclient import BASE
 
-pytestmark = pytest.mark.slow  # JupyterHub's migrations of long ago; test_safe_upgrade has one each time, at an upgrade
+pytestmark = pytest.mark.slow("JupyterHub's migrations of long ago; test_safe_upgrade has one each time, at an upgrade")
 
 DUMPS = sorted((pathlib.Path(__file__).parent / "old-databases").glob("*.sql"))
 CAROLS_TOKEN = "0123456789abcdef0123456789abcdef"
 GROUPS = {"students": {"bob", "carol"}, "teachers": {"alice"}}
-OTHERS = pytest.mark.slow  # the oldest goes through all of JupyterHub's migrations, the newest through the last when root migrates
 LOAD = f"import sqlite3, sys; sqlite3.connect('{DATABASE}').executescript(sys.stdin.read())"
 
 
@@ -48,7 +47,7 @@ def look(path, token="1" * 32):
     return answer.json()
 
 
-@pytest.mark.parametrize("old_hub", [pytest.param(path, id=path.stem, marks=OTHERS if path in DUMPS[1:] else ()) for path in DUMPS], indirect=True)
+@pytest.mark.parametrize("old_hub", DUMPS, ids=lambda path: path.stem, indirect=True)
 def test_users_admins_groups_and_tokens_are_there(machine, old_hub, request):
     machine.sh("systemctl start jupyterhub")
     wait_for(old_hub.answers, "the hub answers", timeout=40)
@@ -60,7 +59,6 @@ def test_users_admins_groups_and_tokens_are_there(machine, old_hub, request):
     machine.sh(f"ls {DATABASE}.20*")  # the old one, beside it
 
 
-@pytest.mark.slow  # test_safe_upgrade has one each time, at an upgrade
 @pytest.mark.parametrize("old_hub", DUMPS[:1], ids=[DUMPS[0].stem], indirect=True)
 def test_failed_migration_leaves_the_database_as_it_was(machine, old_hub):
     """dpkg-reconfigure says so, and so does the journal of a hub that is started all the same."""
@@ -74,7 +72,6 @@ def test_failed_migration_leaves_the_database_as_it_was(machine, old_hub):
     assert machine.sh(f"sha256sum {DATABASE}") == before
 
 
-@pytest.mark.slow  # the steps are those of a migration that fails
 @pytest.mark.parametrize("old_hub", DUMPS[:1], ids=[DUMPS[0].stem], indirect=True)
 def test_migration_that_is_killed_leaves_the_database_as_it_was(machine, old_hub, request):
     """Half a migration is in the copy alone; the next start begins anew."""

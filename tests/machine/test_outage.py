@@ -72,7 +72,7 @@ def test_locked_database_is_told(machine, hub, alice, locked):
     assert alice.get("/hub/home").ok
 
 
-@pytest.mark.slow  # the same wait with a hub that runs is test_locked_database_is_told
+@pytest.mark.slow("the same wait with a hub that runs is test_locked_database_is_told")
 def test_start_waits_for_a_locked_database(machine, hub, alice, locked):
     """Nobody else waits for longer than half a minute: neither systemctl, apt nor the boot."""
     machine.sh("systemctl restart jupyterhub")

@@ -5,6 +5,7 @@ import time
 
 import pytest
 from browser import SLOW, log_in, run_cell
+from cases import further
 from harness import wait_for
 from hubclient import HubError, KernelError, with_server
 from playwright.sync_api import expect
@@ -70,7 +71,7 @@ def test_nobody_has_packages_at_first(alice, kernel):
     assert kernel.execute("import numpy; print(numpy.__file__)").startswith("/opt/venvs/jupyterhub-servers/")
 
 
-@pytest.mark.parametrize("magic", ["%pip", "!pip", pytest.param("!python -m pip", marks=slow)])
+@pytest.mark.parametrize("magic", further(["%pip", "!pip", "!python -m pip"], ["%pip", "!pip"], "a third way to the same pip"))
 def test_install(alice, clean, kernel, magic):
     """And it stays: for the next kernel, and the next server."""
     assert "Successfully installed answer-1.0" in install(kernel, "answer==1.0", magic)
@@ -141,7 +142,7 @@ def test_terminal_for_packages(machine, alice, clean, layer):
     alice.api("DELETE", f"/terminals/{terminal}")
 
 
-@pytest.mark.slow  # the launcher's setting reaches nbconvert as it does kernels
+@pytest.mark.slow("the launcher's setting reaches nbconvert as it does kernels")
 def test_notebooks_run_without_a_browser(machine, alice, clean, kernel):
     """As docs/packages.md says, with nbconvert; HTML needs templates."""
     install(kernel, "answer==1.0")
@@ -283,7 +284,7 @@ def unusable(request, machine, alice, clean, layer):
         ("read-only", "Read-only file system"),
         ("full", "No space left on device"),
         ("another's", "others can write to"),
-        pytest.param("a file", "cannot be made", marks=slow),
+        pytest.param("a file", "cannot be made", marks=slow("a further thing in the layer's place")),
     ],
     indirect=["unusable"],
 )
@@ -309,7 +310,7 @@ def test_no_room_in_the_middle(machine, alice, clean, layer):
         machine.sh(f"umount {base}; rm -rf {base}")
 
 
-@pytest.mark.slow  # pip and flock
+@pytest.mark.slow("pip and flock")
 def test_two_installations_at_once(machine, alice, clean, kernel):
     code = "for n in answer==1.0 large; do pip install -q $n & done; wait; pip list 2>/dev/null | grep -cE '^(answer|large) '"
     assert kernel.execute(f"import subprocess; print(subprocess.run({code!r}, shell=True, capture_output=True, text=True).stdout)") == "2"
@@ -322,7 +323,7 @@ def test_layer_that_was_damaged_is_made_whole(machine, alice, clean, layer):
     assert alice.run_cell("import answer, numpy; answer.value") == "42"
 
 
-@slow  # a setting that is read in one place
+@slow("a setting that is read in one place")
 def test_site_without_personal_packages(machine, hub, alice, clean):
     """The setting; and one that is neither true nor false."""
     alice.run_cell("%pip install answer==1.0")
@@ -369,7 +370,7 @@ def test_layer_is_made_in_milliseconds(machine, alice, clean):
     assert first < 0.05 and min(later) < 0.005
 
 
-@slow
+@slow("a measurement, of eight starts")
 def test_kernels_start_as_fast_as_without(alice, clean):
     """Within a fifth, the fastest of four in turn."""
     seconds = {"python3": [], "python3-bundled": []}

@@ -7,7 +7,7 @@ import pytest
 from hubclient import HubError, with_server
 from wheels import INDEX, PIP_CONF
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("from PyPI; test_packages has packages of the tests' own each time")
 WHEELS = ("scikit-learn", "uv", "ipykernel==6.9", "jupyter-client==7.1.2", "setuptools", "wheel")
 SOURCES = ("tornado==6.1",)  # there is no wheel for today's Python
 

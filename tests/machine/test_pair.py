@@ -22,7 +22,7 @@ from harness import wait_for
 from hubclient import BASE, Hub, HubError, HubUser, Prober
 from repack import add_migration, repack
 
-pytestmark = pytest.mark.slow  # three machines
+pytestmark = pytest.mark.slow("three machines")
 ON_HUBS = ("curl", "keepalived", "postgresql-client")
 PACKAGES = ("--no-install-recommends", "curl", "haproxy", "keepalived", "openssl", "postgresql", "postgresql-client")
 CONFIG = "/etc/jupyterhub/jupyterhub_config.d/10-pair.py"

@@ -24,7 +24,7 @@ from test_pair import (  # noqa: F401 (two of them are fixtures)
     two_hubs,
 )
 
-pytestmark = pytest.mark.slow  # three machines
+pytestmark = pytest.mark.slow("three machines")
 ON_HUBS = ("curl", "keepalived", "postgresql-client", "slurm-client", "munge")
 PACKAGES = ("--no-install-recommends", *ON_HUBS, "haproxy", "postgresql", "slurmctld", "slurmd")
 NAMES = {"192.0.2.1": "node database", "192.0.2.11": "one", "192.0.2.12": "other"}

@@ -96,13 +96,13 @@ def upstreams_modules(machine, upstream):
     return loaded(machine, f"import sys; sys.path.insert(0, {upstream!r})")
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 @pytest.mark.parametrize("module", NEEDLESS.values())
 def test_server_does_without(modules, module):
     assert module not in modules
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 @pytest.mark.parametrize("patch, module", NEEDLESS.items())
 def test_patch_still_matters(upstreams_modules, patch, module):
     """Upstream's own code imports it: if it does no longer, drop the patch."""
@@ -121,7 +121,7 @@ print(len(calls))
 """
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 @pytest.mark.parametrize("patch", COSTLY)
 def test_import_is_cheap_and_patch_still_matters(machine, upstream, patch):
     ours = int(machine.run(PYTHON, "-c", COUNT_CALLS, *COSTLY[patch]).stdout)
@@ -157,7 +157,7 @@ def test_aiohttp_still_checks_certificates(machine):
     assert machine.run(PYTHON, "-c", textwrap.dedent(code)).stdout.split() == ["refused", "answered"]
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 @pytest.mark.parametrize(
     "version, wanted, fits", [("1.2.3", "^1.1.0", "True"), ("1.2.3", "~1.1.0", "False"), ("4.6.6", "4.5.0 - 4.6.0", "False"), ("2.0.0", ">= 1.0.0 <3", "True")]
 )
@@ -192,7 +192,7 @@ def test_hub_starts_with_what_it_needs(machine):
     assert int(sought) == 1 and not {"alembic", "ldapauthenticator", "oauthenticator"} & set(modules)
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_hubs_imports_patch_still_matters(machine, upstream):
     sought, *modules = machine.run(PYTHON, "-c", f"import sys; sys.path.insert(0, {upstream!r}); {HUB}").stdout.split()
     assert int(sought) > 3 and "alembic" in modules
@@ -261,7 +261,7 @@ print(ListingsHandler.blocked_extensions[0]["name"])
     assert machine.run(PYTHON, "-c", code, '{"blocked_extensions": [{"name": "bad"}]}').stdout.strip() == "bad"
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_rfc3987_patch_still_matters_for_its_parsers(machine, upstream):
     code = f"import sys; sys.path.insert(0, {upstream!r}){COUNT_PARSERS}"
     assert int(machine.run(PYTHON, "-c", code).stdout) > 0
@@ -299,7 +299,7 @@ def test_jupyterlab_asks_yarn_only_for_what_it_needs(machine):
     assert machine.run(PYTHON, "-c", COUNT_PROGRAMS).stdout.split() == ["0", "1"]
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_jupyterlab_patch_still_matters(machine, upstream):
     code = f"import sys; sys.path.insert(0, {upstream!r}){COUNT_PROGRAMS}"
     assert machine.run(PYTHON, "-c", code).stdout.split() == ["1", "1"]
@@ -333,7 +333,7 @@ def alice(machine, hub):
     return hub.login("alice", "secret")
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_kernel_websockets_do_not_wait_for_acknowledgements(machine, hub, alice):
     """Where a server listens at a port, as with internal_ssl; a unix socket has nothing to wait for."""
     config = "/etc/jupyterhub/jupyterhub_config.d/80-tcp.py"
@@ -385,7 +385,7 @@ def is_process(path, machine, inside):
     return False
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_servers_collect_garbage_once_they_are_up(machine, hub):
     """A server's own words: what its user's configuration runs in it."""
     machine.add_user("bob")
@@ -408,7 +408,7 @@ def test_servers_without_the_extension_never_stop_collecting_garbage(machine, ex
     assert machine.run("env", *environment, PYTHON, "-c", code).stdout.strip() == collects
 
 
-@pytest.mark.slow  # upstreams change with tools/update-locks alone
+@pytest.mark.slow("upstreams change with tools/update-locks alone")
 def test_rfc3987_has_the_names_of_upstream(machine, upstream):
     code = "import sys; sys.path.insert(0, {!r}); from rfc3987_syntax import syntax_parser; print(type(syntax_parser).__name__)"
     for tree in ("/nonexistent", upstream):

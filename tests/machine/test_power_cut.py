@@ -18,7 +18,7 @@ CONFIG_D = "/etc/jupyterhub/jupyterhub_config.d"
 TABLES = "SELECT count(*) FROM sqlite_master WHERE name = 'of_the_upgrade'"
 SPREAD = {"backup": 3, "restore": 4, "upgrade": 4}  # cuts in each, spread evenly over the time that it takes
 CUTS = [pytest.param(what, cut, id=f"{what}-{cut + 1}-of-{n}") for what, n in SPREAD.items() for cut in range(n)]
-pytestmark = pytest.mark.slow  # what is written in which order seldom changes, and a cut needs three machines
+pytestmark = pytest.mark.slow("what is written in which order seldom changes, and a cut needs three machines")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 import requests
 from harness import wait_for
 
-pytestmark = pytest.mark.slow  # the example seldom changes; test_metrics has names and token each time
+pytestmark = pytest.mark.slow("the example seldom changes; test_metrics has names and token each time")
 PACKAGES = ("prometheus",)
 EXAMPLES = pathlib.Path(__file__).parents[2] / "docs/examples"
 TOKEN_FILE = "/etc/jupyterhub/metrics.token"

@@ -14,7 +14,7 @@ import pytest
 from hubclient import Hub, Prober
 
 PACKAGES = ("faketime", "unattended-upgrades")
-pytestmark = pytest.mark.slow  # tools/make-repository seldom changes; what it asks of aptly and apt is theirs
+pytestmark = pytest.mark.slow("tools/make-repository seldom changes; what it asks of aptly and apt is theirs")
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 URL = "http://127.0.0.1:8088"

@@ -8,6 +8,7 @@ import shlex
 
 import pytest
 import requests
+from cases import further
 from database import DATABASE, PYTHON, STATE
 from harness import wait_for
 
@@ -105,7 +106,7 @@ def one_line(result, code):
 LINKS = ["jupyterhub.sqlite.restored", "jupyterhub.sqlite.jupyterhub-ctl~", "cookie_secret.jupyterhub-ctl~", "jupyterhub.sqlite"]
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LINKS[1:] else ()) for name in LINKS])
+@pytest.mark.parametrize("name", further(LINKS, LINKS[:1], "further names, which are opened by the same function"))
 def test_restore_writes_through_no_link(attacked, name):
     by(attacked, HUB, f"ln -sf {VICTIM} {STATE}/{name}")
     ctl(attacked, "restore", "/root/good.tar.gz")
@@ -166,7 +167,7 @@ KINDS = {
 OFTEN = ("links",)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(kind, marks=() if kind in OFTEN else pytest.mark.slow) for kind in KINDS])
+@pytest.mark.parametrize("kind", further(KINDS, OFTEN, "further kinds of files, refused by the same line"))
 def test_nothing_is_followed_and_nothing_hangs(attacked, kind):
     """At all paths at once that root's commands look at: each says a line where it cannot go on."""
     attacked.sh("mkdir -p /run/jupyterhub; chown jupyterhub: /run/jupyterhub; test -p /tmp/fifo || mkfifo -m 666 /tmp/fifo")
@@ -194,7 +195,7 @@ def test_nothing_is_followed_and_nothing_hangs(attacked, kind):
     assert attacked.sh(f"tar -xOzf {result.stdout.split()[-1]} | grep -c {MARK} || true") == "0"
 
 
-@pytest.mark.slow  # an upgrade for one line of postinst
+@pytest.mark.slow("an upgrade for one line of postinst")
 def test_upgrade_does_not_wait_for_the_proxy_or_the_hub(attacked):
     attacked.sh("systemctl start jupyterhub; sleep 1")
     by(attacked, PROXY, f"rm -f {MADE_OF}; mkfifo {MADE_OF}")
@@ -251,7 +252,7 @@ def test_archive_with_other_places_is_refused(machine, alice, change, named):
     assert machine.sh(state) == before
 
 
-@pytest.mark.slow  # a setting in a drop-in
+@pytest.mark.slow("a setting in a drop-in")
 def test_folder_of_the_sites_own(machine, hub, alice):
     """JUPYTERHUB_CONFDIR is saved and restored where /etc/default/jupyterhub names it, and refused elsewhere."""
     own = "/srv/site/conf"

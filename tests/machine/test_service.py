@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import requests
+from cases import further
 from harness import wait_for
 from hubclient import BASE
 
@@ -66,7 +67,7 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", ["syntax", *(pytest.param(mistake, marks=pytest.mark.slow) for mistake in ("type", "end"))])
+@pytest.mark.parametrize("mistake", further(["syntax", "type", "end"], ["syntax"], "further mistakes with the same report"))
 def test_start_that_fails_names_file_and_line(machine, hub, mistake):
     """As systemctl's failure, and where that says to look; to everybody else the hub is away."""
     text, said = MISTAKES[mistake]
@@ -242,7 +243,7 @@ def test_wrong_setting_is_named(machine, hub, setting, said):
     wait_for(hub.answers, "the hub answers", timeout=20, every=0.2)
 
 
-@pytest.mark.slow  # test_safe_upgrade has it with a configuration that is checked
+@pytest.mark.slow("test_safe_upgrade has it with a configuration that is checked")
 def test_auto_restart_off_leaves_the_hub_alone(machine, hub):
     machine.sh(f"cp -p {DEFAULTS} /root/; echo JUPYTERHUB_AUTO_RESTART=false >>{DEFAULTS}")
     before = machine.pid_of("jupyterhub")

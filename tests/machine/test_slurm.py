@@ -19,6 +19,7 @@ from slurm import BEFORE_PACKAGES, SERVER, STARTER, ask_for, configure, failure,
 from test_boundary import ask_gate
 
 PACKAGES = ("--no-install-recommends", "slurmctld", "slurmd", "slurm-client", "munge")
+slow = pytest.mark.slow("minutes, for a feature that is off as shipped; test_short_path has the whole of a job's life each time")
 # A machine of the tests has nothing but loopback addresses, and Slurm wants another one.
 ADDRESS = "192.0.2.10"
 NODES = f"""
@@ -194,7 +195,7 @@ def test_root_sees_a_job(slurm, alice):
     assert slurm.sh(f"{SERVER} || true") == ""
 
 
-@pytest.mark.slow
+@slow
 def test_profile_of_others_is_refused(slurm, alice):
     """By hand, beside the form: one line on the page and in the journal, and no job."""
     for profile, words in (("team", "There is no profile team for you"), ("none", "There is no profile none for you")):
@@ -209,7 +210,7 @@ def test_profile_of_others_is_refused(slurm, alice):
     assert jobs(slurm) == ""
 
 
-@pytest.mark.slow
+@slow
 def test_jobs_and_servers_of_others(held, hub, alice):
     """Neither by the pages and the API, nor by the account of a hub that was taken over, which asks the gate by hand."""
     machine = held
@@ -258,7 +259,7 @@ def test_node_that_does_not_fit_is_refused(slurm, alice):
     assert slurm.sh(SERVER)
 
 
-@pytest.mark.slow
+@slow
 def test_scancel_is_noticed(held, alice):
     machine = held
     start(alice, "small")
@@ -274,7 +275,7 @@ def test_scancel_is_noticed(held, alice):
 # -- What is slow, or seldom breaks -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
+@slow
 def test_hub_restarts_while_a_job_waits_and_runs(held, hub, alice):
     machine = held
     number = waiting(machine, alice)
@@ -298,7 +299,7 @@ def test_hub_restarts_while_a_job_waits_and_runs(held, hub, alice):
     wait_for(lambda: not jobs(machine), "the job is over")
 
 
-@pytest.mark.slow
+@slow
 def test_server_on_this_machine_beside_jobs(slurm, alice):
     start(alice, "")
     assert jobs(slurm) == "" and slurm.sh(SERVER)
@@ -307,7 +308,7 @@ def test_server_on_this_machine_beside_jobs(slurm, alice):
     assert slurm.sh(f"{SERVER} || true") == ""
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("victim", [SERVER, STARTER])
 def test_kill_is_noticed(slurm, alice, victim):
     start(alice, "small")
@@ -318,7 +319,7 @@ def test_kill_is_noticed(slurm, alice, victim):
     start(alice, "small")
 
 
-@pytest.mark.slow
+@slow
 def test_files_of_a_long_job_stay(slurm, alice):
     """systemd removes what nobody has touched for 10 days from /tmp; here it is one second."""
     start(alice, "small")
@@ -331,7 +332,7 @@ def test_files_of_a_long_job_stay(slurm, alice):
     alice.stop()
 
 
-@pytest.mark.slow
+@slow
 def test_waiting_start_is_stopped(slurm, alice):
     waiting(slurm, alice)
     alice.hub_api("DELETE", "/users/alice/server")
@@ -339,7 +340,7 @@ def test_waiting_start_is_stopped(slurm, alice):
     assert slurm.sh("ls ~alice/.local/share/jupyterhub/jobs") == ""
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     "profile, words",
     [("lost", "Slurm has no partition of the name that the profile lost asks for"), ("huge", "No node has as much as the profile huge asks for")],
@@ -350,7 +351,7 @@ def test_what_slurm_does_not_have(slurm, alice, profile, words):
     assert jobs(slurm) == ""
 
 
-@pytest.mark.slow
+@slow
 def test_slurm_is_not_installed(slurm, alice):
     slurm.sh("mv /usr/bin/sbatch /usr/bin/sbatch.away")
     try:
@@ -359,7 +360,7 @@ def test_slurm_is_not_installed(slurm, alice):
         slurm.sh("mv /usr/bin/sbatch.away /usr/bin/sbatch")
 
 
-@pytest.mark.slow
+@slow
 def test_slurmctld_is_away(slurm, hub, alice):
     """Nobody can submit; who waits, waits; a cancel is kept, over a restart of the hub, and delivered later; what runs can be stopped."""
     number = waiting(slurm, alice)
@@ -381,7 +382,7 @@ def test_slurmctld_is_away(slurm, hub, alice):
     wait_for(lambda: slurm.run("squeue", "--noheader", "--user=alice", check=False).stdout.strip() == "", "the job is over", timeout=90, every=1)
 
 
-@pytest.mark.slow
+@slow
 def test_changed_comment_is_refused(held, hub, alice):
     """The job says that its starter is somewhere else: at sshd's port. Nothing is handed over."""
     machine = held
@@ -397,7 +398,7 @@ def test_changed_comment_is_refused(held, hub, alice):
     wait_for(lambda: not jobs(machine), "the job is cancelled")
 
 
-@pytest.mark.slow
+@slow
 def test_jobs_are_private(slurm, hub, alice):
     """The hub's account does not see alice's jobs; she is asked."""
     slurm.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
@@ -419,7 +420,7 @@ def test_jobs_are_private(slurm, hub, alice):
         slurm.sh("sed -i /PrivateData/d /etc/slurm/slurm.conf; scontrol reconfigure")
 
 
-@pytest.mark.slow
+@slow
 def test_hub_killed_while_it_submits(held, hub, alice):
     """The next hub finds the job by its mark, or asks for it: there is one."""
     machine = held
@@ -439,7 +440,7 @@ def test_hub_killed_while_it_submits(held, hub, alice):
     assert re.fullmatch(r"\d+ jupyterhub RUNNING", jobs(machine))
 
 
-@pytest.mark.slow
+@slow
 def test_mistakes_in_profiles_are_named(slurm, hub):
     slurm.sh("sed 's/400M/lots/' -i.good /etc/jupyterhub/profiles.conf")
     try:
@@ -462,7 +463,7 @@ new MutationObserver(count).observe(document.body, {childList: true, subtree: tr
 """
 
 
-@pytest.mark.slow
+@slow
 def test_end_of_the_time_is_announced(slurm, hub, alice, browser):
     """In Lab's open page 10 minutes before, and again 2 minutes before; what an administrator gives or takes of it counts. Then Slurm ends the server."""
     start(alice, "small", time="1h")
@@ -487,7 +488,7 @@ def test_end_of_the_time_is_announced(slurm, hub, alice, browser):
     assert "The time of its Slurm job is over." in alice.get("/hub/home").text
 
 
-@pytest.mark.slow
+@slow
 def test_form_and_waiting_in_a_browser(held, alice, browser):
     """With labels and descriptions as screen readers have them, by keyboard; one line for a wrong value; why it waits, also at home; cancel."""
     machine = held
@@ -525,7 +526,7 @@ def test_form_and_waiting_in_a_browser(held, alice, browser):
     assert re.search(r"Your server is job \d+ on localhost\. Its time is over (at|on) ", home)
 
 
-@pytest.mark.slow
+@slow
 def test_named_server_is_cancelled_by_its_page(held, hub, alice, browser):
     """And not the default one, which runs beside it; root sees both."""
     machine = held
@@ -561,7 +562,7 @@ def one_row(machine):
     return row, said.stderr
 
 
-@pytest.mark.slow
+@slow
 def test_root_sees_a_job_that_waits(held, alice):
     machine = held
     number = waiting(machine, alice)
@@ -575,7 +576,7 @@ def test_root_sees_a_job_that_waits(held, alice):
     assert jobs(machine) == ""
 
 
-@pytest.mark.slow
+@slow
 def test_root_sees_jobs_that_are_private(slurm, alice):
     slurm.sh("echo PrivateData=jobs >>/etc/slurm/slurm.conf; scontrol reconfigure")
     try:
@@ -586,7 +587,7 @@ def test_root_sees_jobs_that_are_private(slurm, alice):
         slurm.sh("sed -i /PrivateData/d /etc/slurm/slurm.conf; scontrol reconfigure")
 
 
-@pytest.mark.slow
+@slow
 def test_owner_writes_into_roots_table(slurm, alice):
     """A comment with lines, marks and colours makes no row and reaches no terminal; nor does a number of somebody else's job."""
     start(alice, "small")
@@ -598,7 +599,7 @@ def test_owner_writes_into_roots_table(slurm, alice):
     assert row["memory"] and "\x1b" not in ctl(slurm, "sessions").stdout
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize(
     "how, back, hint",
     [
@@ -626,7 +627,7 @@ def test_root_and_a_slurm_that_does_not_answer(held, alice, how, back, hint):
     wait_for(lambda: machine.run("squeue", "--noheader", "--user=alice", check=False).stdout.strip() == "", "the job is over", timeout=90, every=1)
 
 
-@pytest.mark.slow
+@slow
 def test_memory_for_each_cpu(slurm, alice):
     """A profile without memory has the partition's default."""
     start(alice, "percpu")
@@ -634,7 +635,7 @@ def test_memory_for_each_cpu(slurm, alice):
     assert one_row(slurm)[0]["job"]["memory"] == 600 << 20
 
 
-@pytest.mark.slow
+@slow
 def test_node_that_does_not_answer(slurm, alice):
     """The starter is its user's, who may have halted it: the table comes all the same."""
     start(alice, "small")
@@ -646,7 +647,7 @@ def test_node_that_does_not_answer(slurm, alice):
         slurm.sh(f"kill -CONT $({STARTER})")
 
 
-@pytest.mark.slow
+@slow
 def test_job_of_a_locked_account(held, alice):
     """sudo does not let the hub cancel it any more, and root does; what else she has there is named."""
     machine = held
@@ -662,7 +663,7 @@ def test_job_of_a_locked_account(held, alice):
         machine.sh("scancel --user=alice")
 
 
-@pytest.mark.slow
+@slow
 def test_verify_knows_what_slurm_has(slurm):
     """Of the profiles of these tests, each that cannot be had; a program that is missing; all else is well."""
     found = {(status, what.partition(" in /etc/")[0]): what for status, _, what, _, _ in verify(slurm, "profiles")}
@@ -680,7 +681,7 @@ def test_verify_knows_what_slurm_has(slurm):
         slurm.sh("[ ! -e /usr/bin/sbatch.away ] || mv /usr/bin/sbatch.away /usr/bin/sbatch; cp /root/profiles.conf /etc/jupyterhub/")
 
 
-@pytest.mark.slow
+@slow
 def test_gpus(slurm, alice):
     """Granted by Slurm's count, and shown to the user's programs; who wants more than there are waits, or is refused."""
     form = alice.get("/hub/spawn").text
@@ -725,7 +726,7 @@ def has_server(user):
     return bool(user.hub_api("GET", f"/users/{user.name}").json()["servers"])
 
 
-@pytest.mark.slow
+@slow
 @pytest.mark.parametrize("private", [False, True])
 def test_fifty_at_once(held, crowd, say, private):
     """All wait with a reason, and then run, or wait with another; the hub's pages answer within half a second, also where each owner has to be asked about his

@@ -12,7 +12,7 @@ from harness import downloads, wait_for
 from hubclient import Hub, HubError, Prober, page_text
 from slurm import BEFORE_PACKAGES, SERVER, STARTER, configure, failure, start
 
-pytestmark = pytest.mark.slow  # three machines
+pytestmark = pytest.mark.slow("three machines")
 PACKAGES = ("--no-install-recommends", "faketime", "slurmctld", "slurmd", "slurm-client", "munge")
 MACHINES = {"hub": "10.0.0.1", "one": "10.0.0.2", "two": "10.0.0.3"}
 HUB_PORT = 8443

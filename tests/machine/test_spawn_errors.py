@@ -6,6 +6,7 @@ import re
 import time
 
 import pytest
+from cases import further
 from harness import wait_for
 from hubclient import HubError, with_server
 
@@ -139,7 +140,7 @@ def fault(machine, make, mend):
 SELDOM = {f"user's own: {what}" for what in (*list(OWN_SETTINGS)[1:], ".ipython is root's", ".jupyter/jupyter_server_config.json is root's")}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SELDOM else ()) for name in FAULTS])
+@pytest.mark.parametrize("name", further(FAULTS, FAULTS.keys() - SELDOM, "further causes of messages that are tested each time"))
 def test_fault_is_named(machine, hub, alice, bob, name):
     make, mend, message = FAULTS[name]
     shown = WORDS if name in NOT_ADMITTED else SAID.get(name, message)
@@ -255,7 +256,7 @@ def test_kill_user_processes_does_not_end_servers(machine, hub, alice):
 SITES_SUDO = ["requiretty", "noexec", "intercept", "stay_setuid", "use_pty", "log_subcmds"]
 
 
-@pytest.mark.parametrize("default", [pytest.param(default, marks=pytest.mark.slow if default in SITES_SUDO[2:] else ()) for default in SITES_SUDO])
+@pytest.mark.parametrize("default", further(SITES_SUDO, SITES_SUDO[:2], "further settings that are passed by in the same way"))
 def test_site_settings_of_sudo(machine, alice, default):
     with fault(machine, f"echo 'Defaults {default}' >/etc/sudoers.d/zz-site", "rm /etc/sudoers.d/zz-site"):
         assert alice.run_cell("6 * 7") == "42"

@@ -60,7 +60,7 @@ def test_server_of_somebody_else(browser, alice):
     browser.screenshot(alice, "server-of-bob")
 
 
-@pytest.mark.slow  # a script that seldom changes, and a wait
+@pytest.mark.slow("a script that seldom changes, and a wait")
 def test_page_of_a_start_looks_again_where_it_is_refused(machine, browser):
     """By a hub that restarts, say, or by a start that has failed before the page asks for its events."""
     machine.add_user("erin")
@@ -100,7 +100,7 @@ def test_account_that_cannot_be_added_is_named(browser, carol):
     browser.screenshot(carol, "cannot-be-added")
 
 
-@pytest.mark.slow  # 400 accounts
+@pytest.mark.slow("400 accounts")
 def test_many_accounts_are_added_by_few_processes(machine, hub):
     machine.sh("for n in $(seq 400); do echo many$n:x:$((20000 + n)):100::/home/many$n:/bin/bash; done >>/etc/passwd")
     carol = hub.login("carol", "secret")

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.slow("two suites' packages; what refuses is apt")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ VENV = "/opt/venvs/jupyterhub"
 SBOM = "/usr/share/jupyterhub/sbom.cdx.json"
 
 
-@pytest.fixture(params=["package", pytest.param("node", marks=pytest.mark.slow)])  # debian/sbom writes both, the node's about fewer files
+@pytest.fixture(params=["package", pytest.param("node", marks=pytest.mark.slow("debian/sbom writes both, the node's about fewer files"))])
 def either(request):
     return request.getfixturevalue(request.param)
 

@@ -124,7 +124,7 @@ TAMPERED = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.slow("builds until the build ends")
 @pytest.mark.parametrize("what", TAMPERED)
 def test_input_that_does_not_fit_ends_the_build(tree, what):
     """A download that is not what was locked (it is the lock that is changed here, for the registries are not ours), or a patch for another version."""

@@ -134,6 +134,11 @@ def test_patch_that_does_not_say_it_is_found(old, new):
         check_header(text.replace(old, new, 1))
 
 
+def test_slow_tests_say_why():
+    """tests/conftest.py refuses others when it has them all."""
+    check(sys.executable, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", "tests", "--collect-only", "-qqq", "tests")
+
+
 def test_table_of_suites():
     """Four columns; each suite and suffix once; the npm lock exists; a newer suite of a distribution has a higher version."""
     rows = [line.split() for line in (TOP / "tools/suites").read_text().splitlines() if line.strip() and not line.startswith("#")]
