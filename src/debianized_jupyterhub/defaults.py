@@ -43,16 +43,7 @@ def apply(c: Config) -> None:
         c.JupyterHub.logo_file = str(logo)
     c.JupyterHub.template_paths = [str(TEMPLATES)]
     _apply_settings(c)
-
-    # Servers belong to their users' sessions and the proxy to its own service:
-    # neither ends with the hub.
-    c.JupyterHub.cleanup_servers = False
-    if os.path.isdir("/run/systemd/system"):
-        c.JupyterHub.cleanup_proxy = False
-        c.ConfigurableHTTPProxy.should_start = False
-        c.ConfigurableHTTPProxy.api_url = f"http+unix://{quote(PROXY_API, safe='')}"
-    else:
-        c.ConfigurableHTTPProxy.command = f"{LIBEXEC}/configurable-http-proxy"
+    _apply_ends(c)
 
     c.PAMAuthenticator.service = LOGIN_SERVICE
     # The hub has no rights to open sessions: sudo does that, with its own PAM service.
@@ -70,6 +61,17 @@ def apply(c: Config) -> None:
     c.LocalProcessSpawner.term_timeout = 15
     # The hub's own environment is nobody else's business.
     c.Spawner.env_keep = []
+
+
+def _apply_ends(c: Config) -> None:
+    """Set that neither the servers, which belong to their users' sessions, nor the proxy, which has its own service, end with the hub."""
+    c.JupyterHub.cleanup_servers = False
+    if os.path.isdir("/run/systemd/system"):
+        c.JupyterHub.cleanup_proxy = False
+        c.ConfigurableHTTPProxy.should_start = False
+        c.ConfigurableHTTPProxy.api_url = f"http+unix://{quote(PROXY_API, safe='')}"
+    else:
+        c.ConfigurableHTTPProxy.command = f"{LIBEXEC}/configurable-http-proxy"
 
 
 def _apply_settings(c: Config) -> None:

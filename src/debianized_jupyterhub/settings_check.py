@@ -133,10 +133,13 @@ def inspect(argv: list[str]) -> tuple[list[Problem], dict[str, Any]]:
         return [Problem("fatal", what, mend, file, line) for file, line, what, mend in wrong], {}
     warned = [Problem("note", message, "see JupyterHub's reference of settings") for message in log.messages]
     facts = {name: getattr(app, name) for name in FACTS} | {"db_url_place": _set_elsewhere(app, places)}
-    facts |= {
-        name: sorted(value) if isinstance(value := getattr(authenticator, name), set) else value for name in ACCOUNT_FACTS if hasattr(authenticator, name)
-    }
-    return [*_unknown(app.config, parts, places), *warned], facts
+    return [*_unknown(app.config, parts, places), *warned], facts | _account_facts(authenticator)
+
+
+def _account_facts(authenticator: Any) -> dict[str, Any]:
+    """Return {name of ACCOUNT_FACTS: its value} of an authenticator that has them; sets become sorted lists."""
+    found = {name: getattr(authenticator, name) for name in ACCOUNT_FACTS if hasattr(authenticator, name)}
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in found.items()}
 
 
 def _set_elsewhere(app: Any, places: Places) -> str | None:

@@ -1,5 +1,6 @@
 """The sources are in order: shell and Python are clean, the table of suites can be read."""
 
+import ast
 import pathlib
 import re
 import subprocess
@@ -82,6 +83,17 @@ def test_python_has_one_format():
 )
 def test_types_fit(name, cache):
     check(sys.executable, "-m", "mypy", "--cache-dir", cache.mkdir("mypy") / TOP.name, name)
+
+
+def test_functions_are_short():
+    """At most 40 lines; of how many branches, ruff has the say (C901)."""
+    functions = (
+        (file, node)
+        for file in (TOP / "src/debianized_jupyterhub").rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
+    assert not [f"{file.name}: {node.name}()" for file, node in functions if node.end_lineno - node.lineno >= 40]
 
 
 def test_no_code_is_dead():

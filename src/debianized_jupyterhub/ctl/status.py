@@ -53,6 +53,20 @@ def restart_reasons(package: str | None, installed: str | None) -> list[str]:
     return reasons
 
 
+def add_servers(state: dict[str, Any]) -> str:
+    """Add what the hub says of itself and of its servers to `state`; return why it says nothing (a line), or an empty str."""
+    try:
+        hub = Hub()
+        state["hub"] = hub.package
+        rows, silent = running(hub, measure=0)
+        servers = [row for row in rows if row["state"] != "left"]
+        state.update(users=hub.count_users(), servers=len(servers), jobs=of_jobs(rows, silent))
+        state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
+    except (HubDown, HubRefused) as error:
+        return error.message
+    return ""
+
+
 def look() -> dict[str, Any]:
     """Return the state of the installation (dict, as --json prints it)."""
     state: dict[str, Any] = {
@@ -74,16 +88,7 @@ def look() -> dict[str, Any]:
     }
     if since := started(units.HUB):
         state["uptime"] = int(time.time() - since)
-    problem = ""
-    try:
-        hub = Hub()
-        state["hub"] = hub.package
-        rows, silent = running(hub, measure=0)
-        servers = [row for row in rows if row["state"] != "left"]
-        state.update(users=hub.count_users(), servers=len(servers), jobs=of_jobs(rows, silent))
-        state["server_versions"] = dict(Counter(server["version"] or "unknown" for server in servers))
-    except (HubDown, HubRefused) as error:
-        problem = error.message
+    problem = add_servers(state)
     now = hub_state.of_unit(properties(units.HUB, "ActiveState", "StatusText"))
     state["state"] = now.name or None if problem else now.name or hub_state.READY  # a hub from before the states does not say it
     if now.name == hub_state.STANDBY:
