@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from . import accounts, files
 from .database import DatabaseError, copy_sqlite, require_database, snapshot, sqlite_file, state
+from .lines import one_line
 from .paths import SCRATCH
 
 TIMEOUT = 300  # seconds for a database; the hub's account can stop its processes at any time
@@ -85,7 +86,7 @@ def _error(said: bytes, code: int) -> DatabaseError | OSError:
         what, number, path = (str(told["what"]), int(told["errno"]), str(told["path"]))
     except (ValueError, KeyError, TypeError):
         what, number, path = (text.strip().splitlines() or [f"exit code {code}"])[-1], 0, ""
-    what, path = (" ".join("".join(c if c.isprintable() else " " for c in part).split())[:1000] for part in (what, path))
+    what, path = (one_line(part)[:1000] for part in (what, path))
     return OSError(number, what, path or None) if number else DatabaseError(what)
 
 

@@ -4,6 +4,8 @@ import html
 import time
 from typing import Any
 
+from .lines import one_line
+
 # States of squeue(1) that a job does not leave, and what they mean.
 OVER = {
     "BOOT_FAIL": "its node could not be started",
@@ -64,9 +66,8 @@ def _moment(when: int) -> str:
 
 
 def line(text: Any) -> str:
-    """Return what the user's process has said as one line that can be shown: it may be anything."""
-    shown = " ".join("".join(char if char.isprintable() else " " for char in str(text)[:400]).split())
-    return shown if len(shown) <= 300 else f"{shown[:297]}..."
+    """Return what the user's process has said as one line that can be shown: it may be anything, of any length."""
+    return one_line(str(text)[:400], 300)
 
 
 def why_over(seen: dict[str, Any] | None) -> str:

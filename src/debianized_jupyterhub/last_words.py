@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any
 
 from . import limits
+from .lines import one_line
 
 VARIABLE = "JUPYTERHUB_LAST_WORDS"  # number of the open file
 
@@ -107,8 +108,7 @@ def _in_short(error: BaseException, complaint: str) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}"
-    text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"\1", str(text))
-    return " ".join(text.split()).rstrip(".")
+    return one_line(re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"\1", str(text))).rstrip(".")
 
 
 def _place(causes: list[BaseException], what: str) -> str:

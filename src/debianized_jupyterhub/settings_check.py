@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import database_url
+from .lines import one_line
 
 if TYPE_CHECKING:
     from traitlets.config import Config, Configurable
@@ -91,7 +92,7 @@ class Collector(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         # Settings that nobody knows are found in all classes by _unknown(), not only in those that are made here.
         if record.levelno >= logging.WARNING and not record.getMessage().startswith("Config option `"):
-            self.messages.append(" ".join(record.getMessage().split()))
+            self.messages.append(one_line(record.getMessage()))
         return False
 
 
@@ -152,8 +153,7 @@ def _set_elsewhere(app: Any, places: Places) -> str | None:
 
 def _without_address(error: BaseException) -> str:
     """Return what an exception says, in one line, with objects named by their class alone."""
-    text = re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"a \1", str(error))
-    return " ".join(text.split())
+    return one_line(re.sub(r"<(?:\w+\.)*(\w+) object at 0x[0-9a-f]+>", r"a \1", str(error)))
 
 
 def _raised(error: BaseException, folder: Path) -> Problem:

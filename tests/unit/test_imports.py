@@ -66,6 +66,7 @@ LEVELS = (
         "kernelspecs",
         "leftovers",
         "limits",
+        "lines",
         "pam",
         "paths",
         "settings",

@@ -34,11 +34,6 @@ def stdout_of(*command: str) -> str:
         return ""
 
 
-def one_line(text: object) -> str:
-    """Return the lines of `text`, such as a command's output, on one line."""
-    return " / ".join(line.strip() for line in str(text).splitlines() if line.strip())
-
-
 def properties(unit: str, *names: str) -> dict[str, str]:
     """Return the properties called `names` of a unit of systemd (dict of str); an empty one if systemd does not answer."""
     lines = output("systemctl", "show", f"--property={','.join(names)}", unit)[1].splitlines()

@@ -14,9 +14,9 @@ from click.shell_completion import CompletionItem
 from ..environments import KERNELS, NAME, Environment, Revision, disk_used, existing, is_ours, sweep
 from ..journal import plain
 from ..kernelspecs import SYSTEM
+from ..lines import joined
 from ..paths import DEFAULTS
 from . import environment_archive, uv
-from .command import one_line
 from .common import Failure, default_setting, require_new, require_root, show
 from .environment_build import PYTHON, Source, build, lock_text, minor, source, version_of
 
@@ -261,7 +261,7 @@ def _record(revision: Revision) -> dict[str, Any]:
     try:
         return revision.record
     except (OSError, ValueError) as error:
-        raise Failure(f"{revision.folder} is damaged ({one_line(error)}): `jupyterhub-ctl environment rollback` to another revision") from None
+        raise Failure(f"{revision.folder} is damaged ({joined(error)}): `jupyterhub-ctl environment rollback` to another revision") from None
 
 
 def _row(it: Environment, seen: set[int]) -> dict[str, Any]:

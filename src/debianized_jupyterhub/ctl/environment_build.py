@@ -22,9 +22,10 @@ from .. import files
 from ..environments import RECORD, ROOT, WORK, Environment, Revision
 from ..journal import plain
 from ..layers import VERSION
+from ..lines import joined
 from ..paths import LIBEXEC, TREES
 from . import uv
-from .command import one_line, output
+from .command import output
 from .common import FULL, Failure, NoSpace
 
 PYTHON = f"{sys.base_prefix}/bin/python{VERSION}"
@@ -68,7 +69,7 @@ def version_of(python: str) -> str:
         raise Failure(f"others than root can change {python}: `namei -om {python}` shows who; choose another interpreter")
     code, said = output(python, "-I", "-S", "-c", "import platform; print(platform.python_version())")
     if code or not re.fullmatch(r"3\.\d+\.\S+", said):
-        raise Failure(f"{python} is not a Python 3: {one_line(said) or f'exit code {code}'}")
+        raise Failure(f"{python} is not a Python 3: {joined(said) or f'exit code {code}'}")
     return said
 
 

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .. import accounts, files
+from ..lines import joined
 from ..paths import LIBEXEC, SUDOERS, USER_RULES
-from .command import one_line, output
+from .command import output
 from .common import FULL, Busy, Failure, NoSpace
 
 MEDIATOR = f"{LIBEXEC}/sudospawner"
@@ -39,7 +40,7 @@ def admits(name: str) -> bool:
     """Return whether sudo lets the hub start servers for an account. Raises Failure where it does not say."""
     code, said = ask("-l", "-u", name, "--", MEDIATOR)
     if code not in (0, 1) or said.startswith("setpriv:"):
-        raise Failure(f"sudo cannot be asked about {name}: {one_line(said)}: `jupyterhub-ctl verify sudoers` says why")
+        raise Failure(f"sudo cannot be asked about {name}: {joined(said)}: `jupyterhub-ctl verify sudoers` says why")
     return code == 0
 
 
@@ -145,7 +146,7 @@ def _write(new: Path, text: str) -> None:
         os.fsync(stream.fileno())
     code, said = output("visudo", "-c", "-f", str(new))
     if code != 0:
-        raise Failure(f"visudo does not accept the rules: {one_line(said)}: nothing was changed")
+        raise Failure(f"visudo does not accept the rules: {joined(said)}: nothing was changed")
     os.rename(new, FILE)
 
 

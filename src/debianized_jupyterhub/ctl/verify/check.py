@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ...lines import one_line
+
 # Seconds. A check that takes longer is an error, so that one that hangs does not hide the others; verify ends in END in any case.
 LIMIT, ALL, END = 15, 50, 85
 
@@ -125,7 +127,7 @@ class Check:
         except Finding as finding:
             found.append(finding)
         except Exception as error:  # noqa: BLE001 (whatever it is, the other checks go on)
-            what = f"this check cannot be done: {type(error).__name__}: {' '.join(str(error).split())}"
+            what = f"this check cannot be done: {type(error).__name__}: {one_line(error)}"
             return [Result(self.name, ERROR, what, "", "fix what it names, or report it")]
         if not found:
             return [Result(self.name, PASSED, said)]

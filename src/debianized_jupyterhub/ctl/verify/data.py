@@ -7,8 +7,8 @@ from pathlib import Path
 from ... import as_hub
 from ...database import DatabaseError
 from ...database_url import called
+from ...lines import joined
 from ...paths import VENV
-from ..command import one_line
 from .check import Failed, Findings, check
 from .services import setting
 
@@ -40,7 +40,7 @@ def _revision(url: str, name: str) -> str:
         ) from None
     except (DatabaseError, OSError, ValueError) as error:
         raise Failed(f"{name} cannot be used: {error.strerror if isinstance(error, OSError) else error}", "the hub cannot work", RESTORE) from None
-    said = one_line(said)
+    said = joined(said)
     if kind == "corrupt":
         raise Failed(f"{name} is corrupt: {said}", "users and tokens may be lost", RESTORE)
     if kind == "locked":

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ... import accounts
+from ...lines import one_line
 from ...server_settings import IPYTHON
 from ..command import output
 from ..common import NoSuchUser
@@ -98,7 +99,7 @@ def _step(step: str, act: Callable[[], str | None], limit: float, until: float, 
         return Result(step, FAILED, f"{name}: {what} within {seconds:.0f} s", f"{name} cannot work", mend)
     except Exception as error:  # noqa: BLE001 (whatever went wrong, it goes to the administrator)
         mend = getattr(error, "mend", f"journalctl -u jupyterhub -n 30; {JOURNAL}")
-        what = str(error) if isinstance(error, Refused | Finding) else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        what = str(error) if isinstance(error, Refused | Finding) else f"{type(error).__name__}: {one_line(error)}"
         return Result(step, FAILED, what if isinstance(error, Finding) else f"{name}: {what}", f"{name} cannot work", mend)
     return Result(step, PASSED, said or f"{time.monotonic() - started:.2f} s")
 
@@ -111,7 +112,7 @@ def _words(answer: Response) -> str:
         pass
     error = re.search(r'(?s)class="login_error[^>]*>(.*?)</p>', answer.text) or re.search(r'(?s)<div class="error">(.*?)</div>', answer.text)
     text = error[1] if error else re.sub(r"(?is)<(script|style|head|nav|form).*?(</\1>|$)", " ", answer.text)
-    return " ".join(unescape(re.sub(r"<[^>]*>", " ", text)).split())[:300] or f"status {answer.status_code}"
+    return one_line(unescape(re.sub(r"<[^>]*>", " ", text)), 300) or f"status {answer.status_code}"
 
 
 class Visitor:
@@ -213,7 +214,7 @@ class Visitor:
             line = websocket.create_connection(url.replace("http", "ws", 1), cookie=cookies, origin=self.origin, timeout=TIMEOUT, sslopt=trust)
         except websocket.WebSocketException as error:
             by = f"a web server in front of the hub has to pass websockets on: {public.EXAMPLES}; {JOURNAL}"
-            raise Refused(f"the kernel's websocket is refused: {' '.join(str(error).split())[:200]}", by) from None
+            raise Refused(f"the kernel's websocket is refused: {one_line(error, 200)}", by) from None
         header = {"msg_id": uuid.uuid4().hex, "msg_type": "execute_request", "session": uuid.uuid4().hex, "username": "", "version": "5.3"}
         content = {"code": "6 * 7", "silent": False, "store_history": False, "allow_stdin": False}
         line.send(json.dumps({"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}))

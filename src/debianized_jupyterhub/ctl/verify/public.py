@@ -10,8 +10,9 @@ import ssl
 import urllib.parse
 from typing import TYPE_CHECKING
 
+from ...lines import joined
 from ...paths import DEFAULTS
-from ..command import one_line, properties
+from ..command import properties
 from ..common import default_setting
 from .check import Failed, Findings, Warned, check, once
 from .services import public_address, setting
@@ -137,7 +138,7 @@ def _shown(host: str, port: int) -> tuple[Certificate, str]:
     try:
         pem = ssl.get_server_certificate((host, port), timeout=TIMEOUT)
     except OSError as error:
-        what = f"port {port} of {host} does not speak TLS ({one_line(error)})"
+        what = f"port {port} of {host} does not speak TLS ({joined(error)})"
         raise Warned(what, "browsers cannot use https", "look at the log of the web server") from None
     return x509.load_pem_x509_certificate(pem.encode()), pem
 

@@ -15,6 +15,7 @@ from ...accounts import HUB as ACCOUNT
 from ...accounts import HUB_GROUPS, LOGIN, LOGIN_GROUPS, PORTS, PROXY, group_exists, group_name, user_name
 from ...database_url import FILE as DATABASE_URL
 from ...defaults import COOKIE_SECRET
+from ...lines import joined
 from ...paths import (
     CONFIG,
     CTL_FILE,
@@ -29,7 +30,7 @@ from ...paths import (
     TREES,
     VENV,
 )
-from ..command import one_line, output, properties
+from ..command import output, properties
 from ..sudoers import MEDIATOR
 from ..sudoers import ask as ask_sudo
 from .check import Failed, Findings, Warned, check, once
@@ -222,7 +223,7 @@ def _require_rule() -> None:
     if code != 0:
         wrong = [line for line in said.splitlines() if not line.endswith("parsed OK")]
         raise Failed(
-            f"visudo -c: {one_line(chr(10).join(wrong))}",
+            f"visudo -c: {joined(chr(10).join(wrong))}",
             "sudo ignores what it cannot read: logins may fail",
             "visudo -f FILE, where FILE is the one it names",
         )
@@ -363,7 +364,7 @@ def pam() -> None:
     code, said = output(*as_login(f"{VENV}/bin/python", "-I", "-m", "debianized_jupyterhub.ctl.verify.pam_probe", LOGIN_SERVICE))
     if code != 0:
         raise Failed(
-            f"PAM as {LOGIN}: {one_line(said)}",
+            f"PAM as {LOGIN}: {joined(said)}",
             "nobody can log in",
             f"journalctl -t python -g PAM -n 5 has the module's words; then /etc/pam.d/{LOGIN_SERVICE} and what it includes",
         )
@@ -379,4 +380,4 @@ def logind() -> None:
             raise Failed(f"{unit} is {state}", "no session can be opened, so no server starts", mend)
     code, said = output("loginctl", "list-sessions", "--no-legend", timeout=5)
     if code != 0:
-        raise Failed(f"systemd-logind does not answer: {one_line(said)}", "no session can be opened, so no server starts", "systemctl restart systemd-logind")
+        raise Failed(f"systemd-logind does not answer: {joined(said)}", "no session can be opened, so no server starts", "systemctl restart systemd-logind")

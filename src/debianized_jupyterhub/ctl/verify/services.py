@@ -14,11 +14,12 @@ from typing import Any
 from ... import accounts, database_url, defaults, gate, login_check, notices, units
 from ... import server_settings as server_settings_files
 from ... import state as hub_state
+from ...lines import joined
 from ...paths import DEFAULTS, JOBS_CA, PROXY_API, PROXY_ENV, SESSION_SERVICE
 from ...settings_check import Problem
 from ...sockets import listeners
 from .. import check_config
-from ..command import one_line, output, properties
+from ..command import output, properties
 from ..common import default_setting
 from ..hub import Hub
 from ..processes import session_of
@@ -153,7 +154,7 @@ def last_error(unit: str) -> str:
 def _newest_error(unit: str, of_systemd: bool) -> str:
     match = (f"UNIT={unit}", "_PID=1") if of_systemd else (f"_SYSTEMD_UNIT={unit}",)
     code, said = output("journalctl", "-b", "-q", "-o", "cat", "-p", "err", "-n", "1", *match, timeout=5)
-    return one_line(said)[:300] if code == 0 else ""
+    return joined(said)[:300] if code == 0 else ""
 
 
 @check(units.PORTS, needs=["accounts", "package-files", "ports"])

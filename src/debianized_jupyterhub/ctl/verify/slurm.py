@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from ... import job_gate, ports, profiles
+from ...lines import joined
 from ...paths import DEFAULTS, PROFILES
 from ..check_config import BECOME_HUB
-from ..command import one_line, output
+from ..command import output
 from ..common import default_setting
 from ..jobs import PATIENCE, wanted
 from .check import Failed, Finding, Findings, Warned, check, within
@@ -39,7 +40,7 @@ def slurm() -> Findings:
     if code:
         known = job_gate.complaint_in(said)
         mend = known.hint if known else "`scontrol ping` and `systemctl status slurmctld munge` say more"
-        raise Failed(f"Slurm does not answer: {one_line(said)[-300:]}", "nobody can start a job; servers that run as jobs keep running", mend)
+        raise Failed(f"Slurm does not answer: {joined(said)[-300:]}", "nobody can start a job; servers that run as jobs keep running", mend)
     yield "slurmctld answers"
 
 
@@ -186,7 +187,7 @@ def of_accounting(key: str, found: Iterable[profiles.Profile]) -> Iterator[Findi
     code, said = output("sacctmgr", "--noheader", "--parsable2", "show", entity, f"format={entity}" if key == "account" else "format=name", timeout=ANSWERS / 2)
     for profile, name in mine.items():
         if code:
-            why = one_line(said)[:200] or f"exit code {code}"
+            why = joined(said)[:200] or f"exit code {code}"
             what_is = f"profile {profile} in {PROFILES}: it cannot be seen whether Slurm has the {what} {name}: {why}"
             yield Warned(what_is, "its jobs may be refused", "have accounting by slurmdbd, or leave that key out")
         elif name.lower() not in said.lower().split():

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ... import environments as made
 from ... import kernelspecs, paths
+from ...lines import joined
 from ...paths import DEFAULTS, LIBEXEC
-from ..command import one_line, output
+from ..command import output
 from ..common import default_setting
 from .check import Failed, Findings, Warned, check, once
 
@@ -58,7 +59,7 @@ def server_files() -> Findings:
     code, said = output(str(current / "bin/python"), "-IS", "-c", "")
     if code != 0:
         raise Failed(
-            f"{current}/bin/python does not run: {one_line(said)}",
+            f"{current}/bin/python does not run: {joined(said)}",
             "no notebook server starts",
             "apt-get install --reinstall python3-minimal 'python3.*-minimal'",
         )
@@ -75,7 +76,7 @@ def node() -> Findings:
     found = re.match(r"v(\d+)\.", said)
     mend = "apt-get install --reinstall nodejs"
     if code != 0 or not found:
-        raise Failed(f"/usr/bin/node does not run: {one_line(said)}", "the proxy will not start again", mend)
+        raise Failed(f"/usr/bin/node does not run: {joined(said)}", "the proxy will not start again", mend)
     if int(found[1]) < wanted:
         raise Failed(f"/usr/bin/node is {said}, the proxy needs {wanted} or later", "the proxy will not start again", mend)
     yield said
