@@ -39,13 +39,13 @@ from .culler import Culler
 from .database import in_short
 from .endings import noted
 from .handlers import MessageSocket, announcement, closed_while_offline
-from .hardened import WrongLoginsHandler, hardened
 from .http_server import IDLE_NODE, HubServer, NodesServer, OpenServer
-from .idle import ending_when_idle
+from .idle_logins import ending_when_idle
 from .incoming import Application
 from .paths import CTL_FILE, DEFAULTS, HUB_SOCKET
 from .record import recorded
 from .spawner import GateSpawner, remove_stale_sockets
+from .stricter_handlers import WrongLoginsHandler, hardened
 from .user_pages import AccountsHandler, LogoutEverywhere, with_logins
 
 

@@ -21,9 +21,9 @@ from .addresses import host_of
 from .gate import ACCOUNTS, GateError, ask, ask_helper
 from .journal import because, shortened
 from .login_check import LoginCheck, LoginCheckError, WaitingLogins
-from .logins import FairTurns, WrongLogins
 from .pam import PAM_ACCT_EXPIRED, PAM_CHANGE, PAM_PERM_DENIED, PAM_SUCCESS, PAM_WRONG
 from .standing import Standing, Standings
+from .wrong_logins import FairTurns, WrongLogins
 
 UNAVAILABLE = "Logging in is temporarily unavailable. Please tell your administrator."  # who finds the reason in the hub's log
 NAME_MAX = 255  # characters; LOGIN_NAME_MAX of limits.h is 256 with the final NUL

@@ -1,6 +1,7 @@
 """What others say, as one line."""
 
 import pytest
+
 from debianized_jupyterhub.lines import joined, one_line
 
 

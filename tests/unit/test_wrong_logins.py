@@ -1,12 +1,12 @@
-"""Wrong logins are counted for whom they are meant to be, and turns go round (logins.py, addresses.py)."""
+"""Wrong logins are counted for whom they are meant to be, and turns go round (wrong_logins.py, addresses.py)."""
 
 import asyncio
 
 import pytest
 
-from debianized_jupyterhub import logins
+from debianized_jupyterhub import wrong_logins
 from debianized_jupyterhub.addresses import address_of, origin_of
-from debianized_jupyterhub.logins import FairTurns, WrongLogins
+from debianized_jupyterhub.wrong_logins import FairTurns, WrongLogins
 
 HERE, THERE = "127.0.0.1", "192.0.2.7"
 
@@ -116,8 +116,8 @@ def test_what_was_no_guess_is_forgotten(counts):
 
 def test_wrong_logins_pass(counts, monkeypatch):
     guess(counts, "alice", THERE, 3)
-    now = logins.time.monotonic()
-    monkeypatch.setattr(logins.time, "monotonic", lambda: now + 61)
+    now = wrong_logins.time.monotonic()
+    monkeypatch.setattr(wrong_logins.time, "monotonic", lambda: now + 61)
     assert not waits(counts, "alice", THERE) and counts.listing() == []
 
 

@@ -15,8 +15,8 @@ from tornado.httputil import HTTPHeaders
 from . import user_logins
 from .authenticator import SudoersPAMAuthenticator
 from .handlers import in_place_of
-from .logins import WrongLogins
 from .services import CTL
+from .wrong_logins import WrongLogins
 
 NOTE_MAX = 1023  # characters of a token's note; the column in the hub's database has as many
 
@@ -114,7 +114,7 @@ async def _require_accounts(handler: Any, names: list[str]) -> None:
 
 
 class WrongLoginsHandler(Hardened, APIHandler):
-    """What logins.py counts, for root's jupyterhub-ctl alone: GET lists it, DELETE with ?of=NAME forgets that of an account or an address."""
+    """What wrong_logins.py counts, for root's jupyterhub-ctl alone: GET lists it, DELETE with ?of=NAME forgets that of an account or an address."""
 
     def _counts(self) -> WrongLogins:
         requester = self.current_user
