@@ -75,7 +75,7 @@ def cluster(site, layers, tmp_path_factory):
         found["two"].sh("systemctl start slurmd")
         idle = "sinfo --noheader --format='%P %T' | grep --count idle || true"
         wait_for(lambda: found["hub"].sh(idle) == "2", "the nodes are there", timeout=60, every=0.5)
-        found["hub"].sh("systemctl start jupyterhub-ports jupyterhub-proxy jupyterhub")
+        found["hub"].sh("systemctl enable --quiet --now jupyterhub-ports jupyterhub-proxy jupyterhub")
         stack.enter_context(found["hub"].network())
         yield found
 
@@ -243,17 +243,19 @@ def test_address_that_leads_nowhere(cluster, alice):
     """The hub says so once, and verify how to fix it; when the name leads here again, servers start without a restart."""
     hub = cluster["hub"]
     hosts = hub.sh("cat /etc/hosts")
-    for line, what in (("127.0.1.1 hub", "hub in JUPYTERHUB_JOBS_ADDRESS leads to 127.0.1.1 on this machine"), ("", "hub in JUPYTERHUB_JOBS_ADDRESS: ")):
-        begun = hub.sh("date '+%F %T'; sleep 1")
-        hub.sh(f"sed -i '/ hub$/d' /etc/hosts; echo '{line}' >>/etc/hosts; systemctl restart jupyterhub")
-        wait_for(Hub().answers, "the hub answers again", timeout=20)
-        time.sleep(32)  # it has tried again
-        assert hub.journal("-u", "jupyterhub", f"--since={begun}").count(f"Servers on other machines cannot reach this hub: {what}") == 1
-        verified = hub.run("jupyterhub-ctl", "verify", "jobs-address", check=False)
-        assert verified.returncode == 1 and f"failed\tjobs-address\t{what}" in verified.stdout, verified.stdout
-        assert "correct that name in DNS or /etc/hosts, or the setting in /etc/default/jupyterhub" in verified.stdout
-    hub.write("/etc/hosts", hosts + "\n")
     verify = ("jupyterhub-ctl", "verify", "jobs-address")
+    try:
+        for line, what in (("127.0.1.1 hub", "hub in JUPYTERHUB_JOBS_ADDRESS leads to 127.0.1.1 on this machine"), ("", "hub in JUPYTERHUB_JOBS_ADDRESS: ")):
+            begun = hub.sh("date '+%F %T'; sleep 1")
+            hub.sh(f"sed -i '/ hub$/d' /etc/hosts; echo '{line}' >>/etc/hosts; systemctl restart jupyterhub")
+            wait_for(Hub().answers, "the hub answers again", timeout=20)
+            time.sleep(32)  # it has tried again
+            assert hub.journal("-u", "jupyterhub", f"--since={begun}").count(f"Servers on other machines cannot reach this hub: {what}") == 1
+            verified = hub.run(*verify, check=False)
+            assert verified.returncode == 5 and f"failed\tjobs-address\t{what}" in verified.stdout, verified.stdout
+            assert "correct that name in DNS or /etc/hosts, or the setting in /etc/default/jupyterhub" in verified.stdout
+    finally:
+        hub.write("/etc/hosts", hosts + "\n")
     wait_for(lambda: "the hub listens at hub:8443" in hub.run(*verify, check=False).stdout, "the hub has tried again", timeout=60, every=1)
     start(alice, "two")
     assert alice.kernel().execute("6 * 7") == "42"
