@@ -648,7 +648,7 @@ def test_node_that_does_not_answer(slurm, alice):
 
 
 @slow
-def test_job_of_a_locked_account(held, alice):
+def test_job_of_a_locked_account(held, hub, alice):
     """sudo does not let the hub cancel it any more, and root does; what else she has there is named."""
     machine = held
     number = waiting(machine, alice)
@@ -661,6 +661,7 @@ def test_job_of_a_locked_account(held, alice):
     finally:
         ctl(machine, "user", "unlock", "alice")
         machine.sh("scancel --user=alice")
+        alice.session = hub.login("alice", "secret").session  # the lock has ended her logins
 
 
 @slow
