@@ -211,11 +211,11 @@ class Hub(JupyterHub):
         if self._for_nodes:
             return
         try:
-            address = await asyncio.to_thread(ports.for_nodes, certificates.host, certificates.port, profiles.ADDRESS)
+            address, *_ = await asyncio.to_thread(ports.for_nodes, certificates.host, certificates.port, profiles.ADDRESS)
             listener = await asyncio.to_thread(self._socket_for_nodes, address)
         except (ports.Refused, OSError) as error:
             if str(error) != self._unreachable:
-                self.log.error("Servers on other machines cannot reach this hub: %s", error)
+                self.log.error("Servers that run as jobs cannot reach this hub: %s", error)
             self._unreachable = str(error)
             return
         self._for_nodes = NodesServer(self.tornado_application, ssl_options=certificates.server, idle_connection_timeout=IDLE_NODE)

@@ -109,11 +109,14 @@ class Left:
             if not entries:
                 self.rows.discard(number)
             asked += [(number, entry) for entry in entries]
-        ended = await asyncio.gather(*(self._end(entry) for _, entry in asked))
-        for (number, entry), over in zip(asked, ended, strict=True):
-            if over and (row := self._hub.db.get(orm.Spawner, number)):  # it may have gone meanwhile
-                drop(row, "left", entry)
-                self._hub.db.commit()
+        for failure in await asyncio.gather(*(self._end_one(number, entry) for number, entry in asked), return_exceptions=True):
+            if failure:
+                self._hub.log.error("A server that was left on a node cannot be ended: %r", failure)
+
+    async def _end_one(self, number: int, entry: dict[str, Any]) -> None:
+        if await self._end(entry) and (row := self._hub.db.get(orm.Spawner, number)):  # it may have gone meanwhile
+            drop(row, "left", entry)
+            self._hub.db.commit()
 
     async def _end(self, entry: dict[str, Any]) -> bool:
         """Return whether a server has ended, or cannot be waited for any longer."""

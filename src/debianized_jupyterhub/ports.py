@@ -32,6 +32,7 @@ import json
 import os
 import socket
 import subprocess
+from collections.abc import Iterator
 
 from . import accounts, units
 from .addresses import is_local
@@ -78,20 +79,33 @@ def resolved(host: str, port: int, flags: int = socket.AI_NUMERICHOST) -> tuple[
     return family, address
 
 
-def numeric(host: str, port: int, setting: str = "JUPYTERHUB_BIND_URL") -> tuple[str, int]:
-    """Return the address of `host`, which may be a name, with `port`; may wait for DNS. Raises Refused, which names the `setting`."""
+@contextlib.contextmanager
+def named(host: str, setting: str) -> Iterator[None]:
+    """Raise as Refused, which names the `setting`, that its `host` is not found."""
     try:
-        return resolved(host, port, 0)[1][:2]
+        yield
+    except UnicodeError:  # of the codec idna: a part of it is empty, or longer than 63 characters
+        raise Refused(f"{host} in {setting}: no host has such a name") from None
     except OSError as error:
         raise Refused(f"{host} in {setting}: {error.strerror}") from None
 
 
-def for_nodes(host: str, port: int, setting: str) -> tuple[str, int]:
-    """Return the address at which other machines reach `host`; as numeric, and Refused where it leads no further than this machine."""
-    found = numeric(host, port, setting)
-    if is_local(found[0]):  # Debian's installer writes a machine's own name that way
-        raise Refused(f"{host} in {setting} leads to {found[0]} on this machine, which no other one reaches: see /etc/hosts")
-    return found
+def numeric(host: str, port: int, setting: str = "JUPYTERHUB_BIND_URL") -> tuple[str, int]:
+    """Return the address of `host`, which may be a name, with `port`; may wait for DNS. Raises Refused, which names the `setting`."""
+    with named(host, setting):
+        return resolved(host, port, 0)[1][:2]
+
+
+def for_nodes(host: str, port: int, setting: str) -> list[tuple[str, int]]:
+    """Return the addresses at which other machines may reach `host` (at least one; the hub listens at the first); as numeric, and Refused where it leads no
+    further than this machine.
+    """
+    with named(host, setting):
+        every = [found[4][:2] for found in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    reached = [(str(address), int(port)) for address, port in dict.fromkeys(every) if not is_local(str(address))]
+    if not reached:  # Debian's installer writes a machine's own name that way
+        raise Refused(f"{host} in {setting} leads to {every[0][0]} on this machine, which no other one reaches: see /etc/hosts")
+    return reached
 
 
 def take_for(command: list[str], host: str, port: int) -> None:

@@ -373,12 +373,15 @@ class Machine:
         wire.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE: nothing is lost
         wire.settimeout(0.2)
 
+        def take():
+            packet, source = wire.recvfrom(1 << 16)
+            if source[0] != "lo":
+                seen.extend(packet)
+
         def record():
             while not over.is_set():
                 with contextlib.suppress(TimeoutError):
-                    packet, source = wire.recvfrom(1 << 16)
-                    if source[0] != "lo":
-                        seen.extend(packet)
+                    take()
 
         thread = threading.Thread(target=record)
         thread.start()
@@ -387,6 +390,10 @@ class Machine:
         finally:
             over.set()
             thread.join()
+            wire.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:  # what is still in the buffer
+                    take()
             wire.close()
 
     def how_to_enter(self):

@@ -250,16 +250,37 @@ def test_address_that_leads_nowhere(cluster, alice):
             hub.sh(f"sed -i '/ hub$/d' /etc/hosts; echo '{line}' >>/etc/hosts; systemctl restart jupyterhub")
             wait_for(Hub().answers, "the hub answers again", timeout=20)
             time.sleep(32)  # it has tried again
-            assert hub.journal("-u", "jupyterhub", f"--since={begun}").count(f"Servers on other machines cannot reach this hub: {what}") == 1
+            assert hub.journal("-u", "jupyterhub", f"--since={begun}").count(f"Servers that run as jobs cannot reach this hub: {what}") == 1
             verified = hub.run(*verify, check=False)
             assert verified.returncode == 5 and f"failed\tjobs-address\t{what}" in verified.stdout, verified.stdout
             assert "correct that name in DNS or /etc/hosts, or the setting in /etc/default/jupyterhub" in verified.stdout
+        hub.sh(f"sed -i '/ hub$/d' /etc/hosts; printf '%s hub\\n' 127.0.1.1 {MACHINES['hub']} >>/etc/hosts")  # the second is good
+        wait_for(lambda: "the hub listens at hub:8443" in hub.run(*verify, check=False).stdout, "the hub has tried again", timeout=60, every=1)
     finally:
         hub.write("/etc/hosts", hosts + "\n")
     wait_for(lambda: "the hub listens at hub:8443" in hub.run(*verify, check=False).stdout, "the hub has tried again", timeout=60, every=1)
     start(alice, "two")
     assert alice.kernel().execute("6 * 7") == "42"
     alice.stop()
+
+
+def test_address_of_another_machine(cluster):
+    """Where somebody answers: verify is not content with that."""
+    hub, one = cluster["hub"], cluster["one"]
+    verify = ("jupyterhub-ctl", "verify", "jobs-address")
+    hosts = hub.sh("cat /etc/hosts")
+    one.sh(f"systemd-run --quiet --unit=other python3 -m http.server {HUB_PORT}")
+    try:
+        hub.sh(f"sed -i '/ hub$/d' /etc/hosts; echo {MACHINES['one']} hub >>/etc/hosts; systemctl restart jupyterhub")
+        wait_for(Hub().answers, "the hub answers again", timeout=20)
+        verified = hub.run(*verify, check=False)
+        assert verified.returncode == 5
+        assert f"failed\tjobs-address\thub in JUPYTERHUB_JOBS_ADDRESS leads to {MACHINES['one']}, which is another machine" in verified.stdout
+    finally:
+        one.sh("systemctl stop other")
+        hub.write("/etc/hosts", hosts + "\n")
+        hub.sh("systemctl restart jupyterhub")
+    wait_for(lambda: "the hub listens at hub:8443" in hub.run(*verify, check=False).stdout, "the hub listens again", timeout=30, every=1)
 
 
 def home(user):

@@ -16,5 +16,12 @@ def test_name_that_leads_nowhere():
         ports.for_nodes("no-such.invalid", 8443, "SETTING")
 
 
+@pytest.mark.parametrize("host", ["hub..example.org", ".", "x" * 64])
+@pytest.mark.parametrize("find", [ports.for_nodes, ports.numeric])
+def test_name_that_no_host_can_have(find, host):
+    with pytest.raises(ports.Refused, match=r"^[.a-z]+ in SETTING: [A-Za-z ]+$"):
+        find(host, 8443, "SETTING")
+
+
 def test_address_of_a_machine():
-    assert ports.for_nodes("192.0.2.1", 8443, "SETTING") == ("192.0.2.1", 8443)
+    assert ports.for_nodes("192.0.2.1", 8443, "SETTING") == [("192.0.2.1", 8443)]

@@ -47,24 +47,34 @@ def slurm() -> Findings:
 @check("jobs-address", needs=["configuration", "hub"])
 def jobs_address() -> Findings:
     """Do nodes that are other machines find the hub by the name that they are given?"""
-    place = profiles.address(default_setting(profiles.ADDRESS)) if wanted() else None
+    follows = "no server of a job starts, and those that run cannot tell who their user is"
+    try:
+        place = profiles.address(default_setting(profiles.ADDRESS)) if wanted() else None
+    except SystemExit as wrong:
+        raise Failed(str(wrong), follows, f"correct it there, then {RESTART}") from None
     if place is None:
         yield "no notebook servers on other machines"
         return
-    follows = "on other machines no server starts, and those that run cannot tell who their user is"
     try:
-        found = within(ANSWERS, lambda: ports.for_nodes(*place, profiles.ADDRESS))
+        found, *others = within(ANSWERS, lambda: ports.for_nodes(*place, profiles.ADDRESS))
     except (ports.Refused, TimeoutError) as error:
         what = f"{place[0]} in {profiles.ADDRESS} was not found within {ANSWERS} s" if isinstance(error, TimeoutError) else str(error)
         raise Failed(what, follows, f"correct that name in DNS or /etc/hosts, or the setting in {DEFAULTS}, then {RESTART}") from None
     if stands_by():
         yield f"{place[0]} is {found[0]}, where the hub listens when it serves"
         return
+    mend = f"the name must be that of this machine, for itself, too: correct it in DNS or /etc/hosts, then {RESTART}"
     try:
-        socket.create_connection(found, timeout=ANSWERS).close()
+        with socket.create_connection(found, timeout=ANSWERS) as connection:
+            own = connection.getsockname()[0]
     except OSError as error:
         what = f"nobody answers at {found[0]}:{found[1]}, where {profiles.ADDRESS} leads: {error}"
-        raise Failed(what, follows, "the name must be that of this machine, for itself, too; journalctl -u jupyterhub -u jupyterhub-ports -n 30") from None
+        raise Failed(what, follows, f"{mend}; `journalctl -u jupyterhub -u jupyterhub-ports -n 30` says more") from None
+    if own != found[0]:  # who asks himself does so from the address that he asks
+        raise Failed(f"{place[0]} in {profiles.ADDRESS} leads to {found[0]}, which is another machine", follows, mend)
+    if others:
+        what = f"{place[0]} in {profiles.ADDRESS} has {len(others) + 1} addresses, and the hub listens at {found[0]} alone"
+        yield Warned(what, "a node that has no way there does not reach the hub", "give the name one address, in DNS or in /etc/hosts of the hub")
     yield f"the hub listens at {place[0]}:{place[1]}"
 
 
