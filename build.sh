@@ -45,7 +45,7 @@ Builds the package for SUITE (default: debian:trixie; tools/suites lists all) in
       --key KEY         sign with this key of gpg's keyring; default: a key of its own, made once
       --url URL         where DIR/public will be found; default: DIR itself (--bundle: /srv/jupyterhub)
       --valid-for DAYS  apt is to mistrust the repository unless it is made anew within DAYS
-  --update        write the locks (requirements.txt, npm/) anew instead of building
+  --update        write the locks (requirements.txt, npm/, src/environments/uv.txt) anew instead of building
   --help          show this text
 END
 }

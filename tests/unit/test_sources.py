@@ -151,6 +151,20 @@ def test_slow_tests_say_why():
     check(sys.executable, "-m", "pytest", "-c", "tests/pytest.ini", "--rootdir", "tests", "--collect-only", "-qqq", "tests")
 
 
+def test_commands_that_name_a_slow_topic_ask_for_it():
+    """Another one would test nothing."""
+    slow = {file.name for file in (TOP / "tests/machine").glob("test_*.py") if re.search(r"^pytestmark = .*slow", file.read_text(), re.MULTILINE)}
+    named = [
+        (name, number, line)
+        for name in git_files()
+        if is_shell(name) or name.startswith("docs/")
+        for number, line in enumerate((TOP / name).read_text(errors="replace").splitlines(), 1)
+        if re.search(r"/run\b|pytest", line) and not line.startswith("<!--") and any(f"tests/machine/{topic}" in line for topic in slow)
+    ]
+    assert named
+    assert [each for each in named if "--slow" not in each[2]] == []
+
+
 def test_table_of_suites():
     """Four columns; each suite and suffix once; the npm lock exists; a newer suite of a distribution has a higher version."""
     rows = [line.split() for line in (TOP / "tools/suites").read_text().splitlines() if line.strip() and not line.startswith("#")]

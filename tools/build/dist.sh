@@ -19,7 +19,7 @@ publish() {
 }
 
 find_deb() {
-    deb=$(find "$top/dist" -maxdepth 1 -name "${package}_*${suffix}_*.deb" 2>/dev/null | head -n 1)
+    deb=$(find "$top/dist" -maxdepth 1 -name "${package}_*${suffix}_*.deb" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1 | cut -d' ' -f2-)
 }
 
 # Is the .deb in dist/ younger than all that goes into it?
