@@ -27,6 +27,7 @@ from typing import IO
 
 from . import files
 from .accounts import group_name, user_name
+from .lines import one_line
 
 FORMAT = 1
 PACKAGE = "jupyterhub"
@@ -228,7 +229,7 @@ class _opened:
             raise self._stranger() from None
         # What gzip and tarfile raise for input they cannot read: zlib.error, EOFError, BadGzipFile (an OSError without errno).
         if isinstance(error, tarfile.TarError | EOFError | zlib.error) or (isinstance(error, OSError) and not error.errno):
-            raise ArchiveError(f"{self.file} is damaged: {' '.join(str(error).split())}") from None
+            raise ArchiveError(f"{self.file} is damaged: {one_line(error)}") from None
 
     def _stranger(self) -> ArchiveError:
         """Return what to say of a file that does not begin as a backup does: that may be because it is damaged, which gzip's checksum tells."""

@@ -15,6 +15,7 @@ from typing import IO, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from . import accounts
+from .lines import one_line
 from .paths import SCRATCH, STATE
 
 PATIENCE = 10  # seconds to wait for a lock; the hub's own writes take milliseconds
@@ -65,7 +66,7 @@ def require_one_hub(machines: set[str], name: str) -> None:
 
 def in_short(error: object) -> str:
     """Return what an exception says, in one line and without the statement that SQLAlchemy adds."""
-    return " ".join(str(error).split("\n[SQL")[0].split())
+    return one_line(str(error).split("\n[SQL")[0])
 
 
 def copy_sqlite(source: str | Path, target: str | Path) -> None:
@@ -88,7 +89,7 @@ def copy_sqlite(source: str | Path, target: str | Path) -> None:
             old.backup(new)
             faults = [row[0] for row in new.execute("PRAGMA integrity_check(1)")]
             if faults != ["ok"]:
-                raise DatabaseError(f"the database {source} is corrupt ({' '.join(faults[0].split())}): {MEND}")
+                raise DatabaseError(f"the database {source} is corrupt ({one_line(faults[0])}): {MEND}")
         done = True
     except sqlite3.DatabaseError as error:
         text = str(error)
@@ -145,7 +146,7 @@ def state(url: str) -> tuple[str, str]:
             with contextlib.closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True, timeout=3)) as database:
                 faults = database.execute("PRAGMA quick_check(1)").fetchone()[0]
                 if faults != "ok":
-                    return "corrupt", " ".join(faults.split())
+                    return "corrupt", one_line(faults)
                 return "schema", database.execute("SELECT version_num FROM alembic_version").fetchone()[0]
         except sqlite3.DatabaseError as error:
             kinds = {"locked": "locked", "no such table": "empty", "unable to open": "away"}
@@ -156,7 +157,7 @@ def state(url: str) -> tuple[str, str]:
         with sqlalchemy.create_engine(url).connect() as connection:
             return "schema", connection.execute(sqlalchemy.text("SELECT version_num FROM alembic_version")).scalar()
     except sqlalchemy.exc.SQLAlchemyError as error:
-        return "away", " ".join(str(error).split())
+        return "away", one_line(error)
 
 
 def require_database(path: str | Path) -> None:

@@ -11,6 +11,8 @@ import socket
 import struct
 from contextvars import ContextVar
 
+from .lines import one_line
+
 SOCKET = "/run/systemd/journal/socket"
 LONGEST = 1024  # characters of a value
 STREAM = "/run/systemd/journal/stdout"  # what systemd connects the output of services with
@@ -78,7 +80,7 @@ class LastError(logging.Filter):
         if record.levelno >= logging.ERROR:
             error = record.exc_info[1] if record.exc_info else None
             said = f"{type(error).__name__}: {error}" if error else ""
-            self.text = " ".join(f"{record.getMessage()} {said}".split())
+            self.text = one_line(f"{record.getMessage()} {said}")
         return True
 
 

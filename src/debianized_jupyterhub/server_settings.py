@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .lines import one_line
 from .settings_check import Place, Problem, places_in
 
 if TYPE_CHECKING:
@@ -147,7 +148,7 @@ def _read(path: Path) -> Config | Problem | None:
 
 def _raised(path: Path, error: BaseException) -> Problem:
     """Return the Problem for what reading a file has raised."""
-    text = " ".join(str(error).split())
+    text = one_line(error)
     if isinstance(error, json.JSONDecodeError):
         return _ignored(str(path), f"this is not JSON: {error.msg}", "correct that line", error.lineno)
     line = error.lineno if isinstance(error, SyntaxError) else None
@@ -264,7 +265,7 @@ def _misfit(trait: Any, value: object) -> str:
                 trait._resolve_classes()
             trait.validate(None, value)
         except TraitError as error:
-            return " ".join(str(error).replace(" of None instance", "").split())
+            return one_line(str(error).replace(" of None instance", ""))
     return ""
 
 
