@@ -30,3 +30,9 @@ def test_settings_are_the_machines_alone(program, tmp_path, exists, arguments, s
         uv.CONFIG.touch()
     uv.run("pip", *arguments, folder=tmp_path)
     assert program.with_name("uv.said").read_text().strip() == said.replace("CONFIG", str(uv.CONFIG))
+
+
+def test_end_before_it_has_read_is_its_own_to_explain(program, tmp_path):
+    program.write_text("#!/bin/sh\necho 'error: no such comparison operator' >&2\nexit 2\n")
+    with pytest.raises(uv.UvFailed, match="no such comparison operator"):
+        uv.run("pip", given="x" * (1 << 20), folder=tmp_path)

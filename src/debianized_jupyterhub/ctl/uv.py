@@ -109,16 +109,16 @@ def run(*arguments: str, given: str = "", folder: Path = ROOT) -> str:
     command = [program(), *arguments]
     config = {"UV_CONFIG_FILE": str(CONFIG)} if CONFIG.exists() and "--no-config" not in arguments else {"UV_NO_CONFIG": "1"}
     env = {**_variables(), **config}
-    pipe = subprocess.PIPE
     with (
+        # A file, not a pipe: uv may end before it has read all of it.
+        tempfile.TemporaryFile("w+", errors="replace") as asked,
         tempfile.TemporaryFile("w+", errors="replace") as answer,
-        subprocess.Popen(command, stdin=pipe, stdout=answer, stderr=pipe, text=True, errors="replace", env=env, cwd=folder) as uv,
     ):
-        assert uv.stdin and uv.stderr
-        uv.stdin.write(given)
-        uv.stdin.close()
-        said = list(_shown(uv.stderr))
-        uv.wait()
+        asked.write(given)
+        asked.seek(0)
+        with subprocess.Popen(command, stdin=asked, stdout=answer, stderr=subprocess.PIPE, text=True, errors="replace", env=env, cwd=folder) as uv:
+            assert uv.stderr
+            said = list(_shown(uv.stderr))
         answer.seek(0)
         printed = answer.read()
     if uv.returncode:
